@@ -1,0 +1,262 @@
+"""What a tree amounts to. Every answer of the tunnel (time, traffic, bottleneck, …) is one of these folds.
+
+An :class:`Evaluation` holds a tree and the function that prices an Op, and keeps each node's cost, so that every fold
+prices an operator once. Nothing here knows what an operator is or what a machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from windtunnel.ops.op import Op, Price
+from windtunnel.ops.tree import Best, Composite, Cost, Exposed, Flow, Node, Par, Pipeline, Sync
+from windtunnel.ops.values import Value, first_true, maximum, where
+
+Pricer = Callable[[Op], Price]
+
+
+class Evaluation:
+    """One tree under one pricing function. Costs are kept per node, by identity."""
+
+    __slots__ = ("_costs", "_prices", "_shown", "price", "tree")
+
+    def __init__(self, tree: Node, price: Pricer) -> None:
+        self.tree = tree
+        self.price = price
+        self._costs: dict[int, Cost] = {}
+        self._prices: dict[int, Price] = {}
+        self._shown: dict[int, dict[str, Value]] = {}
+
+    def cost(self, node: Node) -> Cost:
+        """Device seconds, host seconds and busy seconds by resource of a node of the tree."""
+        known = self._costs.get(id(node))
+        if known is not None:
+            return known
+        if isinstance(node, Op):
+            p = self.op_price(node)
+            result = Cost(p.seconds, p.host, p.busy)
+        else:
+            result = node.combine([self.cost(c) for c in node.children])
+        self._costs[id(node)] = result
+        return result
+
+    def _reach(self, root: Node, edges: Callable[[Composite], Sequence[Value]]) -> Iterator[tuple[Node, Value]]:
+        """Every node below ``root`` once, parents first, with the sum over all paths to it of the edges' products."""
+        order: list[Node] = []
+        seen: set[int] = set()
+
+        def visit(node: Node) -> None:
+            seen.add(id(node))
+            if not isinstance(node, Op):
+                for child in node.children:
+                    if id(child) not in seen:
+                        visit(child)
+            order.append(node)
+
+        visit(root)
+        reach: dict[int, Value] = {id(root): 1.0}
+        for node in reversed(order):
+            value = reach[id(node)]
+            yield node, value
+            if not isinstance(node, Op):
+                for child, edge in zip(node.children, edges(node), strict=True):
+                    key = id(child)
+                    reach[key] = reach.get(key, 0.0) + value * edge
+
+    def op_price(self, op: Op) -> Price:
+        known = self._prices.get(id(op))
+        if known is None:
+            known = self._prices[id(op)] = self.price(op)
+        return known
+
+    def seconds(self, node: Node | None = None) -> Value:
+        """How long the node (the whole tree by default) takes, its device and host met at the end."""
+        c = self.cost(self.tree if node is None else node)
+        return maximum(c.seconds, c.host)
+
+    def exposed(self, node: Node | None = None) -> dict[str, Value]:
+        """Seconds by category; overlapped time goes to the main stream. Adds up to :meth:`seconds`."""
+        root = self.tree if node is None else node
+        return _merge(self._exposed(root), self._waiting(self.cost(root)), 1)
+
+    @staticmethod
+    def _waiting(c: Cost) -> dict[str, Value]:
+        """Seconds that the device waits for the host."""
+        return {"host": maximum(c.host - c.seconds, 0.0)}
+
+    def _exposed(self, node: Node) -> dict[str, Value]:
+        known = self._shown.get(id(node))
+        if known is None:
+            known = self._shown[id(node)] = self._expose(node)
+        return dict(known)
+
+    def _expose(self, node: Node) -> dict[str, Value]:
+        total = self.cost(node).seconds
+        if isinstance(node, Op):
+            return {node.category: total}
+        if isinstance(node, Sync):
+            return _merge(self._exposed(node.part), self._waiting(self.cost(node.part)), 1)
+        if isinstance(node, Pipeline):
+            return self._exposed_pipeline(node)
+        if isinstance(node, Par | Flow):
+            main = node.children[node.main]
+            result: dict[str, Value] = _merge({}, self._exposed(main), node.times[node.main])
+            left = total - node.times[node.main] * self.cost(main).seconds
+            others = [(c, n) for i, (c, n) in enumerate(zip(node.children, node.times, strict=True)) if i != node.main]
+            return _merge(result, self._share_out(left, others), 1)
+        if isinstance(node, Exposed):
+            flow = node.flow
+            others = [(c, flow.n) for i, c in enumerate(flow.stages) if i != flow.main]
+            return self._share_out(total, others)
+        result = {}
+        for child, n in zip(node.children, self._times(node), strict=True):
+            result = _merge(result, self._exposed(child), n)
+        return result
+
+    def _times(self, node: Composite) -> tuple[Value, ...]:
+        """How often each child runs: a choice runs what it picks, a pipeline's ranks each run one stage."""
+        if isinstance(node, Best):
+            return tuple(node.weights([self.cost(c) for c in node.children]))
+        if isinstance(node, Pipeline):
+            ranks: Value = 0.0
+            for stage in node.stages:
+                ranks = ranks + stage.count
+            return tuple(n * node.stages[i // 5].count / ranks for i, n in enumerate(node.times))
+        return node.times
+
+    def _share_out(self, seconds: Value, children: list[tuple[Node, Value]]) -> dict[str, Value]:
+        """``seconds`` divided among the categories of the children in proportion to their own times."""
+        own: dict[str, Value] = {}
+        for child, n in children:
+            own = _merge(own, self._exposed(child), n)
+        total: Value = 0.0
+        for v in own.values():
+            total = total + v
+        safe = where(total > 0, total, 1.0)
+        return {k: v / safe * seconds for k, v in own.items()}
+
+    def _exposed_pipeline(self, node: Pipeline) -> dict[str, Value]:
+        costs = [self.cost(c) for c in node.children]
+        free = node.length_without_sends(costs)
+        result: dict[str, Value] = {}
+        busiest = node.busiest(costs)
+        worked: Value = 0.0
+        for i, flag in enumerate(busiest):
+            for j in (0, 1, 2, 4):
+                child, n = node.children[5 * i + j], flag * node.times[5 * i + j]
+                result = _merge(result, self._exposed(child), n)
+                result = _merge(result, self._waiting(costs[5 * i + j]), n)
+            worked = worked + flag * node.work(costs)[i]
+        result = _merge(result, {"pp_bubble": free - worked}, 1)
+        return _merge(result, {"pp_comm": self.cost(node).seconds - free}, 1)
+
+    def by_kind(self, node: Node | None = None) -> dict[str, Value]:
+        """Seconds of the critical path by operator kind (``host`` for waiting on it). Adds up to :meth:`seconds`."""
+        return self._on_path(node, lambda op: {op.kind: self.op_price(op).seconds})
+
+    def critical(self, node: Node | None = None) -> dict[str, Value]:
+        """Seconds of the critical path by binding resource (and ``latency``). Adds up to :meth:`seconds`."""
+        return self._on_path(node, self.binding)
+
+    def _on_path(self, node: Node | None, of: Callable[[Op], dict[str, Value]]) -> dict[str, Value]:
+        root = Sync(self.tree if node is None else node)
+        result: dict[str, Value] = {}
+        for each, weight in self._reach(root, lambda parent: self._path(parent)[0]):
+            if isinstance(each, Op):
+                _merge(result, of(each), weight)
+            elif isinstance(each, Sync | Pipeline):
+                _merge(result, {"host": self._path(each)[1]}, weight)
+        return result
+
+    def _path(self, parent: Composite) -> tuple[list[Value], Value]:
+        """(weight of each child's device time on the parent's critical path, seconds there that wait for the host)."""
+        costs = [self.cost(c) for c in parent.children]
+        weights = parent.weights(costs)
+        waiting: Value = 0.0
+        if isinstance(parent, Sync):
+            waiting = where(costs[0].host > costs[0].seconds, costs[0].host, 0.0)
+        elif isinstance(parent, Pipeline):
+            for i, c in enumerate(costs):
+                bound = where(c.host > c.seconds, 1.0, 0.0)
+                waiting = waiting + weights[i] * bound * c.host
+                weights[i] = weights[i] * (1.0 - bound)
+        return weights, waiting
+
+    def binding(self, op: Op) -> dict[str, Value]:
+        """An operator's own seconds by what held it: its fullest resource, and latency."""
+        p = self.op_price(op)
+        if not p.busy:
+            return {"latency": p.seconds}
+        rest = p.seconds - p.latency
+        fullest: Value = 0.0
+        for v in p.busy.values():
+            fullest = maximum(fullest, v)
+        flags = first_true(v >= fullest for v in p.busy.values())
+        return {"latency": p.latency, **{r: where(flag > 0, rest, 0.0) for r, flag in zip(p.busy, flags, strict=True)}}
+
+    def totals(self, node: Node | None = None) -> Totals:
+        """Work done by one rank (the mean over ranks where pipeline stages differ): see :class:`Totals`."""
+        result = Totals({}, {}, {}, {})
+        for each, times in self._reach(self.tree if node is None else node, self._times):
+            if isinstance(each, Op):
+                result.add(each, times)
+        return result
+
+
+def _merge(into: dict[str, Value], more: dict[str, Value], times: Value) -> dict[str, Value]:
+    for key, value in more.items():
+        into[key] = into.get(key, 0.0) + times * value
+    return into
+
+
+def _add(into: dict[str, Value], key: str, value: Value, times: Value) -> None:
+    into[key] = into.get(key, 0.0) + times * value
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """FLOPs by matrix dtype (``vector`` for the rest), bytes by tier, message bytes by kind, and what is held.
+
+    ``held``: parameters by group (dense, expert, and the frozen ones of each), ``weight_bytes`` as stored, and the
+    activation bytes that a backward pass needs (``saved``, of which ``saved_core`` are attention's inside).
+    """
+
+    flops: dict[str, Value]
+    bytes: dict[str, Value]
+    messages: dict[str, Value]
+    held: dict[str, Value]
+
+    def add(self, op: Op, times: Value = 1) -> None:
+        """Count an operator ``times`` times."""
+        _add(self.flops, op.dtype, op.flops, times)
+        _add(self.flops, "vector", op.vector_flops, times)
+        _add(self.bytes, "hbm", op.hbm_bytes, times)
+        _add(self.bytes, "cached", op.cached_bytes, times)
+        _add(self.bytes, "pcie", op.pcie_bytes, times)
+        _add(self.bytes, "nvme", op.nvme_bytes, times)
+        if op.group is not None:
+            _add(self.messages, op.kind, op.message_bytes, times)
+        _add(self.held, "saved", op.saved_bytes, times)
+        if op.core:
+            _add(self.held, "saved_core", op.saved_bytes, times)
+        _add(self.held, "weight_bytes", op.parameters * op.shape.get("weight", 2.0), times)
+        _add(self.held, ("expert" if op.expert else "dense") + ("_frozen" if op.frozen else ""), op.parameters, times)
+
+    def plus(self, other: Totals) -> Totals:
+        """The sum of both."""
+        return Totals(
+            _merge(dict(self.flops), other.flops, 1),
+            _merge(dict(self.bytes), other.bytes, 1),
+            _merge(dict(self.messages), other.messages, 1),
+            _merge(dict(self.held), other.held, 1),
+        )
+
+
+def tree_totals(tree: Node) -> Totals:
+    """The totals of a tree without choices (a forward pass): no price is needed."""
+
+    def unpriced(op: Op) -> Price:
+        raise TypeError(f"{op.name}: a choice between algorithms needs a price")
+
+    return Evaluation(tree, unpriced).totals()

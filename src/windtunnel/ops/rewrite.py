@@ -1,0 +1,58 @@
+"""Changing a tree: the same shape with some operators replaced. Techniques of the step are such rewrites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from windtunnel.ops.op import Op
+from windtunnel.ops.tree import Best, Exposed, Flow, Node, Par, Repeat, Seq, Sync
+
+
+def rewrite(node: Node, change: Callable[[Op], Node]) -> Node:
+    """A tree in which every operator stands as ``change`` of it. Shared subtrees stay shared."""
+    done: dict[int, Node] = {}
+
+    def walk(node: Node) -> Node:
+        if id(node) not in done:
+            done[id(node)] = _step(node)
+        return done[id(node)]
+
+    def _step(node: Node) -> Node:
+        if isinstance(node, Op):
+            return change(node)
+        if isinstance(node, Seq | Par):
+            return replace(node, parts=tuple(walk(p) for p in node.parts))
+        if isinstance(node, Repeat | Sync):
+            return replace(node, part=walk(node.part))
+        if isinstance(node, Flow):
+            return replace(node, stages=tuple(walk(s) for s in node.stages))
+        if isinstance(node, Exposed):
+            flow = walk(node.flow)
+            assert isinstance(flow, Flow)
+            return replace(node, flow=flow)
+        if isinstance(node, Best):
+            return replace(node, options=tuple(walk(o) for o in node.options))
+        stages = tuple(
+            replace(s, forward=walk(s.forward), backward=walk(s.backward), weight=walk(s.weight),
+                    send=walk(s.send), epilogue=walk(s.epilogue))
+            for s in node.stages
+        )  # fmt: skip
+        return replace(node, stages=stages)
+
+    return walk(node)
+
+
+def operators(node: Node) -> list[Op]:
+    """The distinct operators of a tree, in order."""
+    seen: dict[int, Op] = {}
+
+    def walk(node: Node) -> None:
+        if isinstance(node, Op):
+            seen.setdefault(id(node), node)
+        else:
+            for child in node.children:
+                walk(child)
+
+    walk(node)
+    return list(seen.values())

@@ -1,0 +1,373 @@
+"""The step as a small tree: leaves are operators, nodes say how their times compose.
+
+Each node answers two questions about its children's costs: ``combine`` (how long together) and ``weights`` (by how
+much a child's time is on the critical path: a partial derivative of the node's time, waiting in a pipeline spread
+over the work waited for). Weight x time summed over leaves is the step's time: every second has exactly one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from windtunnel.ops.op import Op
+from windtunnel.ops.pipeline import Schedule, StageTimes
+from windtunnel.ops.values import Value, first_true, maximum, minimum, where
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cost:
+    """A subtree's time: ``seconds`` on the device, ``host`` seconds to issue it, ``busy`` seconds by resource."""
+
+    seconds: Value = 0.0
+    host: Value = 0.0
+    busy: Mapping[str, Value] = field(default_factory=dict)
+
+
+def add(costs: Sequence[Cost], times: Sequence[Value] | None = None) -> Cost:
+    """The costs of independent work done one after the other, child ``i`` repeated ``times[i]`` times."""
+    seconds: Value = 0.0
+    host: Value = 0.0
+    busy: dict[str, Value] = {}
+    for i, c in enumerate(costs):
+        n = 1 if times is None else times[i]
+        seconds = seconds + n * c.seconds
+        host = host + n * c.host
+        for resource, value in c.busy.items():
+            busy[resource] = busy.get(resource, 0.0) + n * value
+    return Cost(seconds, host, busy)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seq:
+    """One after the other."""
+
+    parts: tuple[Node, ...]
+    name: str = ""
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return self.parts
+
+    @property
+    def times(self) -> tuple[Value, ...]:
+        return (1,) * len(self.parts)
+
+    def combine(self, costs: Sequence[Cost]) -> Cost:
+        return add(costs)
+
+    def weights(self, costs: Sequence[Cost]) -> list[Value]:
+        return [1.0] * len(costs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeat:
+    """``n`` times the same; ``n`` may be fractional (the mean of unlike layers) or an array."""
+
+    n: Value
+    part: Node
+    name: str = ""
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.part,)
+
+    @property
+    def times(self) -> tuple[Value, ...]:
+        return (self.n,)
+
+    def combine(self, costs: Sequence[Cost]) -> Cost:
+        return add(costs, [self.n])
+
+    def weights(self, costs: Sequence[Cost]) -> list[Value]:
+        return [self.n]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sync:
+    """Device and host meet: as long as the slower of the two took."""
+
+    part: Node
+    name: str = ""
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.part,)
+
+    @property
+    def times(self) -> tuple[Value, ...]:
+        return (1,)
+
+    def combine(self, costs: Sequence[Cost]) -> Cost:
+        c = costs[0]
+        return Cost(maximum(c.seconds, c.host), 0.0, c.busy)
+
+    def weights(self, costs: Sequence[Cost]) -> list[Value]:
+        return [where(costs[0].seconds >= costs[0].host, 1.0, 0.0)]
+
+
+def _overlap(streams: Sequence[Value], shared: Mapping[str, Value], interference: float) -> Value:
+    """Seconds of concurrent streams: between the ideal (longest stream or fullest resource) and their sum."""
+    longest: Value = 0.0
+    total: Value = 0.0
+    for t in streams:
+        longest = maximum(longest, t)
+        total = total + t
+    for t in shared.values():
+        longest = maximum(longest, t)
+    return (1 - interference) * longest + interference * maximum(total, longest)
+
+
+def _critical(streams: Sequence[Value], shared: Mapping[str, Value], interference: float) -> list[Value]:
+    """Each stream's weight in :func:`_overlap`; a full shared resource is charged to the streams that fill it."""
+    ideal = _overlap(streams, shared, 0.0)
+    total: Value = 0.0
+    for t in streams:
+        total = total + t
+    longest = first_true(t >= ideal for t in streams)
+    # A resource that outlasts every stream stretches them all alike.
+    stretch: Value = 1.0
+    for w in longest:
+        stretch = stretch - w
+    stretch = stretch * ideal / where(total > 0, total, 1.0)
+    return [(1 - interference) * (w + stretch) + interference * maximum(1.0, stretch) for w in longest]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Par:
+    """Independent work at the same time on one device.
+
+    At least the longest child, and at least each shared resource's sum; ``interference`` in [0, 1] moves the result
+    from that ideal towards one after the other (SMs held by communication kernels, memory contention).
+    The first child is the main one: overlapped time is booked to it, what it leaves exposed to the others.
+    """
+
+    parts: tuple[Node, ...]
+    interference: float = 0.0
+    name: str = ""
+    main: int = 0
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return self.parts
+
+    @property
+    def times(self) -> tuple[Value, ...]:
+        return (1,) * len(self.parts)
+
+    def combine(self, costs: Sequence[Cost]) -> Cost:
+        all_ = add(costs)
+        return Cost(_overlap([c.seconds for c in costs], all_.busy, self.interference), all_.host, all_.busy)
+
+    def weights(self, costs: Sequence[Cost]) -> list[Value]:
+        return _critical([c.seconds for c in costs], add(costs).busy, self.interference)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flow:
+    """``n`` equal pieces pass through ``stages`` in order; stages of one stream do not overlap each other.
+
+    C[i,j] = max(C[i-1,j], C[i,j-1]) + t[j], which for equal pieces is the sum of t plus (n-1) times the slowest
+    stream, so the first and last pieces are exposed by themselves (where stages share a stream, a bound that their
+    best order may beat by less than one piece). ``streams`` names each stage's stream (a device engine or a link);
+    ``interference`` as in :class:`Par`, for the steady part. ``main`` is the stage that overlapped time is booked to.
+    """
+
+    n: Value
+    stages: tuple[Node, ...]
+    streams: tuple[str, ...]
+    interference: float = 0.0
+    main: int = 0
+    name: str = ""
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return self.stages
+
+    @property
+    def times(self) -> tuple[Value, ...]:
+        return (self.n,) * len(self.stages)
+
+    def _by_stream(self, costs: Sequence[Cost]) -> dict[str, Value]:
+        sums: dict[str, Value] = {}
+        for stream, c in zip(self.streams, costs, strict=True):
+            sums[stream] = sums.get(stream, 0.0) + c.seconds
+        return sums
+
+    def combine(self, costs: Sequence[Cost]) -> Cost:
+        one = add(costs)
+        steady = _overlap(list(self._by_stream(costs).values()), one.busy, self.interference)
+        more = maximum(self.n - 1, 0)
+        return Cost(
+            minimum(self.n, 1.0) * one.seconds + more * steady,
+            self.n * one.host,
+            {r: self.n * b for r, b in one.busy.items()},
+        )
+
+    def weights(self, costs: Sequence[Cost]) -> list[Value]:
+        sums = self._by_stream(costs)
+        steady = dict(zip(sums, _critical(list(sums.values()), add(costs).busy, self.interference), strict=True))
+        more = maximum(self.n - 1, 0)
+        # A flow of a fraction of a piece, or of none, is that much of one pass.
+        return [minimum(self.n, 1.0) + more * steady[stream] for stream in self.streams]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exposed:
+    """What a :class:`Flow` costs beyond its main stage's own work: the part that could not be hidden.
+
+    The main stage's work is a part of the tree elsewhere; that part with this one is as long as the flow. Where the
+    other stages are the longer ones they are on the critical path and the main stage is not: its weight here is then
+    negative, and cancels its weight there. ``busy`` is all that the other stages do, hidden or not, and may exceed
+    ``seconds``: an Exposed stands in a sequence, not beside other work.
+    """
+
+    flow: Flow
+    name: str = ""
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.flow, self.flow.stages[self.flow.main])
+
+    @property
+    def times(self) -> tuple[Value, ...]:
+        return (1, -self.flow.n)
+
+    def combine(self, costs: Sequence[Cost]) -> Cost:
+        both = add(costs, [1, -self.flow.n])
+        return Cost(maximum(both.seconds, 0.0), maximum(both.host, 0.0), both.busy)
+
+    def weights(self, costs: Sequence[Cost]) -> list[Value]:
+        positive = where(self.combine(costs).seconds > 0, 1.0, 0.0)
+        return [positive, -self.flow.n * positive]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Best:
+    """The elementwise fastest of several ways to do the same (a collective's algorithms, a kernel's variants)."""
+
+    options: tuple[Node, ...]
+    name: str = ""
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return self.options
+
+    @property
+    def times(self) -> tuple[Value, ...]:
+        return (1,) * len(self.options)
+
+    def combine(self, costs: Sequence[Cost]) -> Cost:
+        picked = self.weights(costs)
+        return add(costs, picked)
+
+    def weights(self, costs: Sequence[Cost]) -> list[Value]:
+        best = costs[0].seconds
+        for c in costs[1:]:
+            best = minimum(best, c.seconds)
+        return first_true(c.seconds <= best for c in costs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """``count`` neighbouring pipeline stages with equal work. Trees are for one micro-batch; see StageTimes."""
+
+    count: Value
+    forward: Node
+    backward: Node
+    weight: Node
+    send: Node
+    epilogue: Node
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.forward, self.backward, self.weight, self.send, self.epilogue)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pipeline:
+    """Stages laid over time by a schedule. Each pass of a micro-batch through a stage is a synchronisation."""
+
+    stages: tuple[Stage, ...]
+    micro_batches: Value
+    schedule: Schedule
+    virtual_stages: Value = 1
+    name: str = ""
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return tuple(child for stage in self.stages for child in stage.children)
+
+    @property
+    def times(self) -> tuple[Value, ...]:
+        """How often each child runs on one rank of its stage (sends: the mean over ranks).
+
+        Every boundary is crossed forward and back; v p chunks have v p - 1 boundaries and a send is of v chunks.
+        """
+        n = self.micro_batches
+        chunks: Value = 0.0
+        for stage in self.stages:
+            chunks = chunks + stage.count * self.virtual_stages
+        return tuple(t for _ in self.stages for t in (n, n, n, 2 * n * (1 - 1 / chunks), 1))
+
+    def stage_times(self, costs: Sequence[Cost]) -> tuple[StageTimes, ...]:
+        """The stages' times, from the costs of :attr:`children`."""
+        result = []
+        for i, stage in enumerate(self.stages):
+            f, b, w, s, e = (maximum(c.seconds, c.host) for c in costs[5 * i : 5 * i + 5])
+            result.append(StageTimes(stage.count, f, b, w, s, e))
+        return tuple(result)
+
+    def combine(self, costs: Sequence[Cost]) -> Cost:
+        seconds = self.schedule.length(self.stage_times(costs), self.micro_batches, self.virtual_stages)
+        busy: dict[str, Value] = {}
+        for i, flag in enumerate(self.busiest(costs)):
+            own = add(costs[5 * i : 5 * i + 5], self.times[5 * i : 5 * i + 5])
+            for resource, value in own.busy.items():
+                busy[resource] = busy.get(resource, 0.0) + flag * value
+        return Cost(seconds, 0.0, busy)
+
+    def length_without_sends(self, costs: Sequence[Cost]) -> Value:
+        """Seconds that the same pipeline would take if boundaries were free: the rest is exposed communication."""
+        free = tuple(replace(t, send=0.0) for t in self.stage_times(costs))
+        return self.schedule.length(free, self.micro_batches, self.virtual_stages)
+
+    def work(self, costs: Sequence[Cost]) -> list[Value]:
+        """Seconds that one rank of each stage works in a step, sends left out."""
+        n = self.micro_batches
+        return [n * (t.forward + t.backward + t.weight) + t.epilogue for t in self.stage_times(costs)]
+
+    def busiest(self, costs: Sequence[Cost]) -> list[Value]:
+        """1 for the stage with most work (the first of them; empty groups never), 0 for the others."""
+        work = [where(s.count > 0, w, -1.0) for s, w in zip(self.stages, self.work(costs), strict=True)]
+        most = work[0]
+        for w in work[1:]:
+            most = maximum(most, w)
+        return first_true(w >= most for w in work)
+
+    def weights(self, costs: Sequence[Cost]) -> list[Value]:
+        """The busiest stage's work stretched over the step (waiting is for work of the same kind), and sends."""
+        free = self.length_without_sends(costs)
+        exposed = self.combine(costs).seconds - free
+        sent: Value = 0.0
+        for t in self.stage_times(costs):
+            sent = sent + where(t.count > 0, t.send, 0.0)
+        result: list[Value] = []
+        n, work = self.micro_batches, self.work(costs)
+        for i, flag in enumerate(self.busiest(costs)):
+            stretch = flag * free / where(work[i] > 0, work[i], 1.0)
+            sending = where(self.stages[i].count > 0, exposed / where(sent > 0, sent, 1.0), 0.0)
+            result += [n * stretch] * 3 + [sending, stretch]
+        return result
+
+
+Composite = Seq | Repeat | Sync | Par | Flow | Exposed | Best | Pipeline
+Node = Op | Composite
+
+
+def seq(*parts: Node | None, name: str = "") -> Seq:
+    """A :class:`Seq` of the parts that are there."""
+    return Seq(tuple(p for p in parts if p is not None), name)
+
+
+EMPTY = Seq(())
