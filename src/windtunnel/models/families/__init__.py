@@ -1,0 +1,1 @@
+"""One function for each ``model_type``: a checked reader of its configuration in, a network out."""
