@@ -1,0 +1,285 @@
+"""Measured kernel constants: efficiencies and fixed costs by device family, each with its source and its error.
+
+One YAML file a family in ``calibrations/`` names its parent, so a device without measurements of its own uses its
+family's constants, and a family without measurements its parent's, down to ``generic``. ``scripts/fit_kernels.py``
+writes the fitted entries. Bounds here keep constants physical: no efficiency exceeds 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from windtunnel.errors import ScenarioError
+from windtunnel.hardware.machine import Accelerator
+
+FOLDER = Path(__file__).parent / "calibrations"
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Fit(_Data):
+    """What an entry was fitted on. Errors are |predicted/measured - 1| on the fifth of the points held out."""
+
+    device: str
+    data: str
+    points: int = Field(gt=0)
+    median: float = Field(ge=0)
+    p90: float = Field(ge=0)
+
+
+class _Entry(_Data):
+    """``source``: where the constants come from. ``fit`` is None for published or inherited ones."""
+
+    source: str = ""
+    fit: Fit | None = None
+
+
+class Gemm(_Entry):
+    """Matrix products; ``compute``, ``bandwidth`` and ``cache`` are fractions of the device's peaks.
+
+    ``wave``: how much of a partly filled last wave of tiles is lost (1: all); ``k_ramp``: the inner dimension at which
+    half the time is prologue; ``tile``: rows of a tile; ``power``: of the smooth maximum; ``sustained``: fraction of
+    ``compute`` left when the device runs at full power for hours.
+    """
+
+    fixed_s: Seconds
+    compute: Fraction
+    bandwidth: Fraction
+    cache: Fraction = 1.0
+    wave: float = Field(0.0, ge=0, le=1)
+    k_ramp: float = Field(0.0, ge=0, le=1024)
+    tile: Literal[64, 128, 256] = 128
+    power: Literal[2, 4, 8] = 4
+    sustained: Fraction = 1.0
+
+
+class Attention(_Entry):
+    """Fused attention over prompts. ``vector``: fraction of the vector rate that its exponentials reach, not
+    overlapped with the products; ``diagonal``: masked keys computed for each query; ``wave`` as in :class:`Gemm`.
+    """
+
+    fixed_s: Seconds
+    compute: Fraction
+    vector: Fraction = 1.0
+    bandwidth: Fraction
+    cache: Fraction = 1.0
+    wave: float = Field(0.0, ge=0, le=1)
+    diagonal: float = Field(0.0, ge=0, le=1024)
+    power: Literal[2, 4, 8] = 2
+    sustained: Fraction = 1.0
+
+
+class Decode(_Entry):
+    """Attention of one query a sequence. ``wave_s``: seconds for each round of (sequence, KV head) pairs over the
+    compute units beyond the first.
+    """
+
+    fixed_s: Seconds
+    compute: Fraction
+    bandwidth: Fraction
+    cache: Fraction = 1.0
+    wave_s: Seconds = 0.0
+    power: Literal[2, 4, 8] = 2
+
+
+class Stream(_Entry):
+    """Kernels bound by moving data: fractions of HBM's and of the last-level cache's bandwidth that they reach."""
+
+    fixed_s: Seconds
+    bandwidth: Fraction
+    cache: Fraction = 1.0
+    vector: Fraction = 1.0
+    power: Literal[2, 4, 8] = 4
+
+
+class Scan(Stream):
+    """A state-space recurrence: a stream that also uses the matrix unit."""
+
+    compute: Fraction
+    sustained: Fraction = 1.0
+
+
+class Copy(_Entry):
+    """Transfers to the host and to storage: fractions of the nominal rates, seconds to start one. ``dram``: of the
+    host's memory bandwidth, for work that the host itself does on what was moved there."""
+
+    fixed_s: Seconds
+    pcie: Fraction
+    nvme: Fraction
+    dram: Fraction
+
+
+class Cache(_Entry):
+    """``share`` of the last-level cache's capacity at which half of a reused tensor is still found there."""
+
+    share: Fraction
+
+
+class Energy(_Entry):
+    """Fractions of (TDP - idle) drawn: ``active`` by running at all, the others at the full rate of a resource.
+
+    They may add up to more than 1: the power limit then holds. ``*_j_per_byte``: links, which are outside of it.
+    """
+
+    active: float = Field(ge=0, le=1)
+    tensor: float = Field(ge=0, le=2)
+    vector: float = Field(ge=0, le=2)
+    hbm: float = Field(ge=0, le=2)
+    pcie_j_per_byte: float = Field(ge=0, le=1e-6)
+    scale_up_j_per_byte: float = Field(ge=0, le=1e-6)
+    scale_out_j_per_byte: float = Field(ge=0, le=1e-6)
+
+
+class Calibration(_Data):
+    """All constants of one device. Tables are by number format, attention generation or operator kind.
+
+    ``collectives`` is a user's own section of that name, in place of the shipped one, as
+    :func:`windtunnel.cost.collectives.parse_collective_constants` reads it; empty otherwise.
+    """
+
+    device: str
+    family: str
+    gemm: dict[str, Gemm]
+    grouped_gemm: dict[str, Gemm]
+    attention: dict[str, Attention]
+    attention_backward: dict[str, Attention]
+    attention_decode: dict[str, Decode]
+    pointwise: dict[str, Stream]
+    scan: dict[str, Scan]
+    copies: Copy
+    cache: Cache
+    energy: Energy
+    collectives: dict[str, Any] = Field(default_factory=dict)
+
+    def records(self) -> Iterator[tuple[str, str, _Entry]]:
+        """(kernel family, key, entry) of everything, with each entry's source and fit."""
+        for name in _TABLES:
+            for key, entry in getattr(self, name).items():
+                yield name, key, entry
+        for name in _SINGLE:
+            yield name, "", getattr(self, name)
+
+    @property
+    def calibrated(self) -> dict[str, bool]:
+        """By kernel family, whether constants were fitted on measurements of this very device."""
+        result = dict.fromkeys((*_TABLES, *_SINGLE), False)
+        for name, _, entry in self.records():
+            result[name] |= entry.fit is not None and entry.fit.device == self.device
+        return result
+
+
+_TABLES = ("gemm", "grouped_gemm", "attention", "attention_backward", "attention_decode", "pointwise", "scan")
+_SINGLE = ("copies", "cache", "energy")
+
+
+def load_calibration(accelerator: Accelerator, path: str | None = None) -> Calibration:
+    """The constants for ``accelerator``, with those of the user's file ``path`` over them.
+
+    A user's file has the layout of the shipped ones; every section, entry and field in it is optional.
+
+    Raises:
+        ScenarioError: the file cannot be read or holds something else.
+    """
+    return _load(accelerator.family, accelerator.name, path)
+
+
+@cache
+def _load(family: str, device: str, path: str | None) -> Calibration:
+    sections: dict[str, Any] = {}
+    for name in _chain(family):
+        data = _shipped(name)
+        _lay_over(sections, data.get("kernels", {}))
+        _lay_over(sections, data.get("devices", {}).get(device, {}))
+    if path is not None:
+        data = _read(Path(path))
+        extra = set(data) - {"family", "parent", "kernels", "devices", "collectives"}
+        if extra:
+            known = "kernels, devices, collectives"
+            raise ScenarioError(f"calibration file {path}: unknown section {min(extra)!r}; accepted: {known}")
+        if not isinstance(data.get("devices", {}), dict):
+            raise ScenarioError(f"calibration file {path}: devices is not a mapping")
+        for part in (data.get("kernels", {}), data.get("devices", {}).get(device, {})):
+            _check(part, path)
+            _lay_over(sections, part)
+        if not isinstance(data.get("collectives", {}), dict):
+            raise ScenarioError(f"calibration file {path}: collectives is not a mapping")
+        sections["collectives"] = data.get("collectives", {})
+    try:
+        return Calibration.model_validate({"device": device, "family": family, **sections})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ScenarioError(f"calibration file {path or family}: {where}: {first['msg']}") from None
+
+
+def forget() -> None:
+    """Read the files anew on the next call (after a fit has written them)."""
+    _load.cache_clear()
+    _shipped.cache_clear()
+
+
+def _chain(family: str) -> list[str]:
+    """Family files from the most general to the family itself; ``generic`` alone for a family without a file."""
+    names: list[str] = []
+    name = family if (FOLDER / f"{family}.yaml").is_file() else "generic"
+    while name and name not in names:
+        names.append(name)
+        name = _shipped(name).get("parent", "")
+    return names[::-1]
+
+
+@cache
+def _shipped(name: str) -> Mapping[str, Any]:
+    path = FOLDER / f"{name}.yaml"
+    return _read(path) if path.is_file() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        data = yaml.load(path.read_text(), Loader=loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"calibration file {path} cannot be read: {type(error).__name__}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise ScenarioError(f"calibration file {path} is not YAML{line}") from None
+    if not isinstance(data, dict):
+        raise ScenarioError(f"calibration file {path} does not hold a mapping with sections kernels, collectives")
+    return data
+
+
+def _check(part: Any, path: str) -> None:
+    """The shape that merging needs: section → entry → fields."""
+    if not isinstance(part, dict):
+        raise ScenarioError(f"calibration file {path}: kernels is not a mapping of {', '.join(_TABLES + _SINGLE)}")
+    for section, entries in part.items():
+        if section not in _TABLES + _SINGLE:
+            known = ", ".join(_TABLES + _SINGLE)
+            raise ScenarioError(f"calibration file {path}: unknown section {section!r}; accepted: {known}")
+        nested = entries.values() if isinstance(entries, dict) and section in _TABLES else [entries]
+        if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in nested):
+            raise ScenarioError(f"calibration file {path}: section {section!r} is not a mapping of entries")
+
+
+def _lay_over(base: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Merge ``part`` into ``base`` field by field; the record of a fit does not outlive a change of its constants."""
+    for section, entries in part.items():
+        if section in _SINGLE:
+            base[section] = {**base.get(section, {}), "fit": None, **entries}
+            continue
+        table = dict(base.get(section, {}))
+        for key, fields in entries.items():
+            table[key] = {**table.get(key, {}), "fit": None, **fields}
+        base[section] = table
