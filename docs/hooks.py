@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from windtunnel import hardware, models
 from windtunnel.hardware.overrides import override_keys
+from windtunnel.scenario import engines
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "windtunnel"
@@ -103,11 +105,52 @@ def catalogue_models() -> str:
     return table(header, (row(models.describe(models.load_network(name))) for name in models.catalogue_names()))
 
 
+def profiles() -> dict[str, dict[str, Any]]:
+    """Each engine profile as its own file states it, with its kind; training frameworks first."""
+    files = {name: yaml.safe_load((engines.FOLDER / f"{name}.yaml").read_text()) for name in engines.engine_names()}
+
+    def kind(name: str) -> str:
+        return str(files[name].get("kind") or kind(files[name]["extends"]))
+
+    return {name: {**files[name], "kind": kind(name)} for name in sorted(files, key=lambda n: (kind(n) != "train", n))}
+
+
+def engine_profiles() -> str:
+    uses = {"train": "training", "serve": "serving"}
+    rows = ([f"`{name}`", uses[data["kind"]], data["description"]] for name, data in profiles().items())
+    return table("profile | for | what it stands for", rows)
+
+
+def engine_settings() -> str:
+    """A section for each profile: what its own file states, and from where."""
+    parts = []
+    for name, data in profiles().items():
+        sources = data.pop("sources", {})
+        based = data.pop("extends", None)
+        settings = ([f"`{k}`", setting(v), sources.get(k, "–")] for k, v in data.items() if k not in IDENTITY)
+        intro = f"As `{based}`, but for:" if based else ""
+        parts += [f"### {name}", intro, table("key | value | source", settings)]
+    return "\n\n".join(parts)
+
+
+IDENTITY = ("name", "kind", "description")
+
+
+def setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value) or "nothing"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accelerators": accelerators,
     "nodes": nodes,
     "fabrics": fabrics,
     "models": catalogue_models,
+    "engines": engine_profiles,
+    "engine-settings": engine_settings,
     "overrides": lambda: table("key | what it sets", ((f"`{k}`", about) for k, about in override_keys().items())),
     "model-types": lambda: ", ".join(f"`{name}`" for name in models.known_model_types()) + ".",
 }

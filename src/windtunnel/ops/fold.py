@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.tree import Best, Composite, Cost, Exposed, Flow, Node, Par, Pipeline, Sync
-from windtunnel.ops.values import Value, first_true, maximum, where
+from windtunnel.ops.values import Value, first_true, maximum, minimum, where
 
 Pricer = Callable[[Op], Price]
 
@@ -19,7 +19,7 @@ Pricer = Callable[[Op], Price]
 class Evaluation:
     """One tree under one pricing function. Costs are kept per node, by identity."""
 
-    __slots__ = ("_costs", "_prices", "_shown", "price", "tree")
+    __slots__ = ("_costs", "_free", "_prices", "_shown", "price", "tree")
 
     def __init__(self, tree: Node, price: Pricer) -> None:
         self.tree = tree
@@ -27,6 +27,7 @@ class Evaluation:
         self._costs: dict[int, Cost] = {}
         self._prices: dict[int, Price] = {}
         self._shown: dict[int, dict[str, Value]] = {}
+        self._free: dict[int, Value] = {}
 
     def cost(self, node: Node) -> Cost:
         """Device seconds, host seconds and busy seconds by resource of a node of the tree."""
@@ -122,33 +123,47 @@ class Evaluation:
             ranks: Value = 0.0
             for stage in node.stages:
                 ranks = ranks + stage.count
-            return tuple(n * node.stages[i // 5].count / ranks for i, n in enumerate(node.times))
+            counts = zip(node.stages, node.by_stage(node.times), strict=True)
+            return tuple(n * stage.count / ranks for stage, times in counts for n in times)
         return node.times
 
     def _share_out(self, seconds: Value, children: list[tuple[Node, Value]]) -> dict[str, Value]:
-        """``seconds`` divided among the categories of the children in proportion to their own times."""
+        """``seconds`` that the children took side by side, by category: computing first, the rest in proportion."""
         own: dict[str, Value] = {}
         for child, n in children:
             own = _merge(own, self._exposed(child), n)
         total: Value = 0.0
         for v in own.values():
             total = total + v
-        safe = where(total > 0, total, 1.0)
-        return {k: v / safe * seconds for k, v in own.items()}
+        computed = own.pop("compute", 0.0)
+        others = total - computed
+        first = where(others > 0, minimum(computed, seconds), where(total > 0, seconds, 0.0))
+        left = (seconds - first) / where(others > 0, others, 1.0)
+        return {"compute": first, **{k: v * left for k, v in own.items()}}
 
     def _exposed_pipeline(self, node: Pipeline) -> dict[str, Value]:
         costs = [self.cost(c) for c in node.children]
-        free = node.length_without_sends(costs)
-        result: dict[str, Value] = {}
-        busiest = node.busiest(costs)
+        free = self._without_sends(node)
+        busiest, work = node.busiest(costs), node.work(costs)
         worked: Value = 0.0
-        for i, flag in enumerate(busiest):
-            for j in (0, 1, 2, 4):
-                child, n = node.children[5 * i + j], flag * node.times[5 * i + j]
-                result = _merge(result, self._exposed(child), n)
-                result = _merge(result, self._waiting(costs[5 * i + j]), n)
-            worked = worked + flag * node.work(costs)[i]
-        result = _merge(result, {"pp_bubble": free - worked}, 1)
+        for flag, seconds in zip(busiest, work, strict=True):
+            worked = worked + flag * seconds
+        # Where ranks share the busiest stage's work with a lighter one (DualPipe), they are done before it would be.
+        done = minimum(free / where(worked > 0, worked, 1.0), 1.0)
+        result: dict[str, Value] = {}
+        for flag, stage, own in zip(busiest, node.stages, node.by_stage(costs), strict=True):
+            passes: list[tuple[Node, Value]] = [(c, 1.0) for c in (stage.forward, stage.backward, stage.weight)]
+            n = flag * done * node.micro_batches
+            if stage.overlapped is None:
+                for i, (child, _) in enumerate(passes):
+                    result = _merge(result, self._exposed(child), n)
+                    result = _merge(result, self._waiting(own[i]), n)
+            else:
+                together = maximum(own[5].seconds, own[5].host)
+                result = _merge(result, self._share_out(together, passes), n)
+            result = _merge(result, self._exposed(stage.epilogue), flag * done)
+            result = _merge(result, self._waiting(own[4]), flag * done)
+        result = _merge(result, {"pp_bubble": maximum(free - worked, 0.0)}, 1)
         return _merge(result, {"pp_comm": self.cost(node).seconds - free}, 1)
 
     def by_kind(self, node: Node | None = None) -> dict[str, Value]:
@@ -162,17 +177,35 @@ class Evaluation:
     def _on_path(self, node: Node | None, of: Callable[[Op], dict[str, Value]]) -> dict[str, Value]:
         root = Sync(self.tree if node is None else node)
         result: dict[str, Value] = {}
-        for each, weight in self._reach(root, lambda parent: self._path(parent)[0]):
+        waiting: dict[int, Value] = {}
+
+        def edges(parent: Composite) -> Sequence[Value]:
+            weights, waiting[id(parent)] = self._path(parent)
+            return weights
+
+        reached: list[tuple[Composite, Value]] = []
+        for each, weight in self._reach(root, edges):
             if isinstance(each, Op):
                 _merge(result, of(each), weight)
             elif isinstance(each, Sync | Pipeline):
-                _merge(result, {"host": self._path(each)[1]}, weight)
+                reached.append((each, weight))
+        for parent, weight in reached:
+            _merge(result, {"host": waiting[id(parent)]}, weight)
         return result
+
+    def _without_sends(self, node: Pipeline) -> Value:
+        known = self._free.get(id(node))
+        if known is None:
+            known = self._free[id(node)] = node.length_without_sends([self.cost(c) for c in node.children])
+        return known
 
     def _path(self, parent: Composite) -> tuple[list[Value], Value]:
         """(weight of each child's device time on the parent's critical path, seconds there that wait for the host)."""
         costs = [self.cost(c) for c in parent.children]
-        weights = parent.weights(costs)
+        if isinstance(parent, Pipeline):
+            weights = parent.path(costs, self.cost(parent).seconds, self._without_sends(parent))
+        else:
+            weights = parent.weights(costs)
         waiting: Value = 0.0
         if isinstance(parent, Sync):
             waiting = where(costs[0].host > costs[0].seconds, costs[0].host, 0.0)

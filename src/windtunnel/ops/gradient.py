@@ -12,32 +12,31 @@ from typing import Literal
 from windtunnel.ops.op import Op
 from windtunnel.ops.tree import EMPTY, Exposed, Flow, Node, Par, Repeat, Seq, Sync
 
-GRADIENT_BYTES = 4.0
-"""Bytes of one accumulated gradient element that a weight-gradient kernel reads and writes (fp32 accumulation)."""
 
-
-def gradient(node: Node) -> tuple[Node, Node]:
+def gradient(node: Node, gradient_bytes: float = 4.0) -> tuple[Node, Node]:
     """The (input gradient, weight gradient) trees of a forward tree, in reverse order.
+
+    ``gradient_bytes``: of one accumulated gradient element, which a weight-gradient kernel reads and writes.
 
     Raises:
         TypeError: for a node that a forward pass cannot hold (a pipeline).
     """
     if isinstance(node, Op):
-        return _input_gradient(node), _weight_gradient(node)
+        return _input_gradient(node), _weight_gradient(node, gradient_bytes)
     if isinstance(node, Seq):
-        both = [gradient(part) for part in reversed(node.parts)]
+        both = [gradient(part, gradient_bytes) for part in reversed(node.parts)]
         return _seq([b[0] for b in both], node.name), _seq([b[1] for b in both], node.name)
     if isinstance(node, Repeat):
-        i, w = gradient(node.part)
+        i, w = gradient(node.part, gradient_bytes)
         return Repeat(node.n, i, node.name), Repeat(node.n, w, node.name) if w is not EMPTY else EMPTY
     if isinstance(node, Sync):
-        return gradient(node.part)
+        return gradient(node.part, gradient_bytes)
     if isinstance(node, Par):
-        both = [gradient(part) for part in node.parts]
+        both = [gradient(part, gradient_bytes) for part in node.parts]
         beside = Par(tuple(b[0] for b in both), node.interference, node.name, node.main)
         return beside, _seq([b[1] for b in both], node.name)
     if isinstance(node, Flow):
-        both = [gradient(stage) for stage in node.stages]
+        both = [gradient(stage, gradient_bytes) for stage in node.stages]
         flow = Flow(
             node.n,
             tuple(b[0] for b in reversed(both)),
@@ -62,7 +61,12 @@ def _input_gradient(op: Op) -> Node:
     common = {"parameters": 0.0, "saved_bytes": 0.0, "name": op.name + ".dgrad"}
     if op.kind in ("gemm", "grouped_gemm"):
         shape = {**op.shape, "n": op.shape["k"], "k": op.shape["n"]}
-        return op.but(shape=shape, **common)
+        dgrad = op.but(shape=shape, beside=None, **common)
+        if op.beside is None:
+            return dgrad
+        # Without a weight gradient to hide behind, its collective is a part of the input gradient.
+        alone = op.beside.wgrad if op.frozen else None
+        return _seq([_beside(dgrad, op.beside.dgrad, op.beside.interference), alone or EMPTY], op.name)
     if op.kind == "attention":
         # Five products instead of two, and twice the tensors (FlashAttention-2, arXiv 2307.08691, section 2.3.2).
         return op.but(
@@ -82,8 +86,12 @@ def _input_gradient(op: Op) -> Node:
     )
 
 
-def _weight_gradient(op: Op) -> Node:
-    if op.kind not in ("gemm", "grouped_gemm") or op.frozen:
+def _beside(kernel: Op, collective: Op | None, interference: float) -> Node:
+    return kernel if collective is None else Par((kernel, collective), interference)
+
+
+def _weight_gradient(op: Op, gradient_bytes: float) -> Node:
+    if op.kind not in ("gemm", "grouped_gemm") or op.frozen or op.adjoint is not None:
         return EMPTY
     m, n, k = op.shape["m"], op.shape["n"], op.shape["k"]
     held = n * k
@@ -93,14 +101,16 @@ def _weight_gradient(op: Op) -> Node:
         groups = op.shape["groups"]
         held = held * groups
         shape = {**op.shape, "m": k * groups, "k": m / groups}
-    return op.but(
+    wgrad = op.but(
         name=op.name + ".wgrad",
         shape=shape,
-        hbm_bytes=2 * GRADIENT_BYTES * held,
+        hbm_bytes=2 * gradient_bytes * held,
         cached_bytes=op.shape["act"] * m * (n + k),
         parameters=0.0,
         saved_bytes=0.0,
+        beside=None,
     )
+    return wgrad if op.beside is None else _beside(wgrad, op.beside.wgrad, op.beside.interference)
 
 
 def only(node: Node, keep: Literal["core", "all"]) -> Node:

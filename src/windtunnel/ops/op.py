@@ -21,6 +21,18 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """Collectives that run while a linear layer's two gradient kernels do.
+
+    ``dgrad``: beside the input gradient, ``wgrad``: beside the weight gradient; ``interference`` as in a Par.
+    """
+
+    dgrad: Op | None
+    wgrad: Op | None
+    interference: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Op:
     """One operator on one rank. Every quantity is a :data:`~windtunnel.ops.values.Value`.
 
@@ -34,9 +46,10 @@ class Op:
 
     For the folds that are not about time: ``parameters`` held by this rank for this operator, ``expert`` if they
     belong to the expert group, ``frozen`` if they are not trained, ``saved_bytes`` of activations that its backward
-    pass needs, and ``core`` if selective recomputation drops them (attention's inside). ``adjoint``: the operators of
-    its backward pass where they do not follow from the kind (collectives); ``backward``: how many times its bytes and
-    vector FLOPs the backward pass of a bandwidth-bound operator moves.
+    pass needs, and ``core`` if selective recomputation drops them (attention's inside). ``adjoint``: all operators of
+    its backward pass where they do not follow from the kind (collectives, products without weights); ``backward``: how
+    many times its bytes and vector FLOPs the backward pass of a bandwidth-bound operator moves. ``beside``: what
+    runs beside its gradient kernels.
     """
 
     name: str
@@ -61,6 +74,7 @@ class Op:
     core: bool = False
     adjoint: tuple[Op, ...] | None = None
     backward: float = 1.5
+    beside: Beside | None = None
 
     def but(self, **changes: Any) -> Op:
         """A copy with some fields changed."""

@@ -15,7 +15,9 @@ class StageTimes:
     A stage's times cover all of its virtual chunks together. ``forward``; ``backward``: the input gradient;
     ``weight``: the weight gradient (schedules that do not split the backward pass run the two as one);
     ``send``: handing one micro-batch's activations (or their gradients) over one boundary;
-    ``epilogue``: what the stage does once after its last micro-batch (gradient reduction, optimizer).
+    ``epilogue``: what the stage does once after its last micro-batch (gradient reduction, optimizer);
+    ``overlapped``: one forward and one full backward pass run together, for schedules that overlap them (from the
+    longer of the two to their sum; None: their sum).
     ``count`` may be zero, so that plans of different depth are priced as one array.
     """
 
@@ -25,12 +27,21 @@ class StageTimes:
     weight: Value
     send: Value = 0.0
     epilogue: Value = 0.0
+    overlapped: Value | None = None
 
 
 class Schedule(Protocol):
     """An order in which stages run the forward and backward passes of micro-batches."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        ...
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a rank holds two stages, one from each end, and runs a forward beside a backward pass (DualPipe)."""
+        ...
 
     def length(self, stages: tuple[StageTimes, ...], micro_batches: Value, virtual_stages: Value) -> Value:
         """Seconds from the first forward pass to the end of the last epilogue. Homogeneous in the times."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from windtunnel.ops.op import Op
-from windtunnel.ops.tree import Best, Exposed, Flow, Node, Par, Repeat, Seq, Sync
+from windtunnel.ops.tree import Best, Exposed, Flow, Node, Par, Repeat, Seq, Stage, Sync
 
 
 def rewrite(node: Node, change: Callable[[Op], Node]) -> Node:
@@ -33,12 +33,12 @@ def rewrite(node: Node, change: Callable[[Op], Node]) -> Node:
             return replace(node, flow=flow)
         if isinstance(node, Best):
             return replace(node, options=tuple(walk(o) for o in node.options))
-        stages = tuple(
-            replace(s, forward=walk(s.forward), backward=walk(s.backward), weight=walk(s.weight),
-                    send=walk(s.send), epilogue=walk(s.epilogue))
-            for s in node.stages
-        )  # fmt: skip
-        return replace(node, stages=stages)
+        return replace(node, stages=tuple(_stage(s) for s in node.stages))
+
+    def _stage(s: Stage) -> Stage:
+        forward, backward, weight, send, epilogue = (walk(c) for c in s.children[:5])
+        overlapped = None if s.overlapped is None else walk(s.overlapped)
+        return Stage(s.count, forward, backward, weight, send, epilogue, overlapped)
 
     return walk(node)
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from windtunnel.ops.op import Op
 from windtunnel.ops.pipeline import Schedule, StageTimes
 from windtunnel.ops.values import Value, first_true, maximum, minimum, where
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,7 +273,11 @@ class Best:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stage:
-    """``count`` neighbouring pipeline stages with equal work. Trees are for one micro-batch; see StageTimes."""
+    """``count`` neighbouring pipeline stages with equal work. Trees are for one micro-batch; see StageTimes.
+
+    ``overlapped``: one micro-batch's forward and another's backward pass side by side, for schedules that run them so;
+    ``None`` for those that do not.
+    """
 
     count: Value
     forward: Node
@@ -278,10 +285,12 @@ class Stage:
     weight: Node
     send: Node
     epilogue: Node
+    overlapped: Node | None = None
 
     @property
     def children(self) -> tuple[Node, ...]:
-        return (self.forward, self.backward, self.weight, self.send, self.epilogue)
+        together = EMPTY if self.overlapped is None else self.overlapped
+        return (self.forward, self.backward, self.weight, self.send, self.epilogue, together)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,28 +311,33 @@ class Pipeline:
     def times(self) -> tuple[Value, ...]:
         """How often each child runs on one rank of its stage (sends: the mean over ranks).
 
-        Every boundary is crossed forward and back; v p chunks have v p - 1 boundaries and a send is of v chunks.
+        Every boundary is crossed forward and back; p ranks of v chunks each have v p - 1 boundaries. Running two
+        passes side by side is no work beyond the passes.
         """
         n = self.micro_batches
-        chunks: Value = 0.0
+        ranks: Value = 0.0
         for stage in self.stages:
-            chunks = chunks + stage.count * self.virtual_stages
-        return tuple(t for _ in self.stages for t in (n, n, n, 2 * n * (1 - 1 / chunks), 1))
+            ranks = ranks + stage.count
+        sends = 2 * n * (self.virtual_stages - 1 / ranks)
+        return tuple(t for _ in self.stages for t in (n, n, n, sends, 1, 0))
+
+    def by_stage(self, values: Sequence[T]) -> list[Sequence[T]]:
+        """A value for each child, dealt to the stages: (forward, backward, weight, send, epilogue, overlapped)."""
+        return [values[6 * i : 6 * i + 6] for i in range(len(self.stages))]
 
     def stage_times(self, costs: Sequence[Cost]) -> tuple[StageTimes, ...]:
         """The stages' times, from the costs of :attr:`children`."""
         result = []
-        for i, stage in enumerate(self.stages):
-            f, b, w, s, e = (maximum(c.seconds, c.host) for c in costs[5 * i : 5 * i + 5])
-            result.append(StageTimes(stage.count, f, b, w, s, e))
+        for stage, own in zip(self.stages, self.by_stage(costs), strict=True):
+            f, b, w, s, e, together = (maximum(c.seconds, c.host) for c in own)
+            result.append(StageTimes(stage.count, f, b, w, s, e, None if stage.overlapped is None else together))
         return tuple(result)
 
     def combine(self, costs: Sequence[Cost]) -> Cost:
         seconds = self.schedule.length(self.stage_times(costs), self.micro_batches, self.virtual_stages)
         busy: dict[str, Value] = {}
-        for i, flag in enumerate(self.busiest(costs)):
-            own = add(costs[5 * i : 5 * i + 5], self.times[5 * i : 5 * i + 5])
-            for resource, value in own.busy.items():
+        for flag, own, times in zip(self.busiest(costs), self.by_stage(costs), self.by_stage(self.times), strict=True):
+            for resource, value in add(own, times).busy.items():
                 busy[resource] = busy.get(resource, 0.0) + flag * value
         return Cost(seconds, 0.0, busy)
 
@@ -334,8 +348,11 @@ class Pipeline:
 
     def work(self, costs: Sequence[Cost]) -> list[Value]:
         """Seconds that one rank of each stage works in a step, sends left out."""
-        n = self.micro_batches
-        return [n * (t.forward + t.backward + t.weight) + t.epilogue for t in self.stage_times(costs)]
+        result = []
+        for t in self.stage_times(costs):
+            passes = t.forward + t.backward + t.weight if t.overlapped is None else t.overlapped
+            result.append(self.micro_batches * passes + t.epilogue)
+        return result
 
     def busiest(self, costs: Sequence[Cost]) -> list[Value]:
         """1 for the stage with most work (the first of them; empty groups never), 0 for the others."""
@@ -347,8 +364,11 @@ class Pipeline:
 
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
         """The busiest stage's work stretched over the step (waiting is for work of the same kind), and sends."""
-        free = self.length_without_sends(costs)
-        exposed = self.combine(costs).seconds - free
+        return self.path(costs, self.combine(costs).seconds, self.length_without_sends(costs))
+
+    def path(self, costs: Sequence[Cost], length: Value, free: Value) -> list[Value]:
+        """:meth:`weights`, given the lengths with and without sends."""
+        exposed = length - free
         sent: Value = 0.0
         for t in self.stage_times(costs):
             sent = sent + where(t.count > 0, t.send, 0.0)
@@ -357,7 +377,8 @@ class Pipeline:
         for i, flag in enumerate(self.busiest(costs)):
             stretch = flag * free / where(work[i] > 0, work[i], 1.0)
             sending = where(self.stages[i].count > 0, exposed / where(sent > 0, sent, 1.0), 0.0)
-            result += [n * stretch] * 3 + [sending, stretch]
+            apart, together = (n, 0) if self.stages[i].overlapped is None else (0, n)
+            result += [apart * stretch] * 3 + [sending, stretch, together * stretch]
         return result
 
 
