@@ -1,0 +1,157 @@
+"""What is known of training frameworks and serving engines, as data: one small YAML file each.
+
+A version is a file of its own that ``extends`` another and states what differs, so that a study can use the engine
+of a paper's year. ``NAME@VERSION`` names it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from windtunnel.errors import ScenarioError, unknown
+
+FOLDER = Path(__file__).parent / "profiles"
+
+
+class _Profile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    description: str
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Where each value that is not a default comes from, by key; an inherited value keeps its own."""
+    attention: Literal["eager", "flash1", "flash2", "flash3"] = "flash2"
+    sequence_parallel: bool = False
+    graphs: bool = False
+    all_reduce: Literal["nccl", "custom"] = "nccl"
+    in_network: bool = True
+    fused: frozenset[
+        Literal["norm", "rope", "activation", "residual", "softmax", "cross_entropy", "qkv", "add_norm"]
+    ] = frozenset()
+    """Groups of small kernels that run as one: bias and dropout with the addition (``residual``), the addition with
+    the next norm (``add_norm``), biases and products with the activation, …"""
+    interference: float = Field(0.1, ge=0, le=1)
+    """Of communication behind compute: 0 hides it ideally, 1 not at all."""
+    expert_imbalance: float = Field(1.0, ge=1)
+    """Rows of the busiest expert rank over the mean."""
+    workspace_bytes: float = Field(0, ge=0)
+    """Device memory beside the model: context, communication buffers, allocator slack."""
+
+
+class TrainEngine(_Profile):
+    """A training framework."""
+
+    kind: Literal["train"] = "train"
+    zero: Literal[0, 1, 2, 3] = 1
+    """Sharding when the plan does not say."""
+    overlap_gradients: bool = True
+    overlap_parameters: bool = True
+    reduce_every_micro_batch: bool = False
+    bucket_parameters: float = Field(40e6, gt=0)
+    gradient_bytes: float = Field(4, gt=0)
+    """Bytes an accumulated gradient element is held in."""
+    reduce_bytes: float = Field(4, gt=0)
+    """Bytes a gradient element has on the wire."""
+    master_weights: bool = True
+    """An fp32 copy of the weights beside a 16-bit one."""
+    sharded_master_only: bool = False
+    """The sharded fp32 copy is the only one; 16-bit weights exist for the layers in use (FSDP, ZeRO-3)."""
+    gathered_layers: float = Field(2, ge=0)
+    """Whole layers held at once under zero 3."""
+    optimizer_traffic_bytes: float = Field(40, gt=0)
+    """Bytes the update moves for each parameter it owns."""
+    host_s_per_layer: float = Field(0, ge=0)
+    """Host seconds to issue one layer's forward pass."""
+    host_backward_ratio: float = Field(1.6, gt=0)
+    host_s_per_step: float = Field(0, ge=0)
+    tp_overlap_backward: bool = False
+    """In the backward pass, tensor-parallel collectives run beside the gradient kernels (asynchronous all-reduce)."""
+    tp_overlap: bool = False
+    """Tensor-parallel communication is pipelined with the GEMM beside it."""
+    logits_bytes: float = Field(6, gt=0)
+    """Bytes held at once for each logit of a micro-batch."""
+    dropout: bool = False
+    """Dropout is applied where the architecture has it (models before 2022)."""
+    vocab_multiple: int = Field(128, gt=0)
+    """The output rows are padded to a multiple of this times tp."""
+
+
+class ServeEngine(_Profile):
+    """A serving engine."""
+
+    kind: Literal["serve"] = "serve"
+    scheduler: Literal["static", "prefill-first", "chunked", "iteration"] = "chunked"
+    """How prompts and decodes share iterations: see ``serving``."""
+    max_batched_tokens: int = Field(8192, gt=0)
+    max_sequences: int = Field(256, gt=0)
+    block_size: int = Field(16, gt=0)
+    memory_utilization: float = Field(0.9, gt=0, le=1)
+    host_s_per_step: float = Field(0, ge=0)
+    """Scheduling, input preparation and output handling of an iteration, while the device waits unless
+    ``asynchronous``."""
+    host_s_per_sequence: float = Field(0, ge=0)
+    host_s_per_layer: float = Field(0, ge=0)
+    """Host seconds to issue one layer's kernels, beside the device (nothing where a graph is replayed)."""
+    first_token_s: float = Field(0, ge=0)
+    """Tokenisation, HTTP and queues, once a request."""
+    asynchronous: bool = False
+    """The host prepares the next step while the device runs this one."""
+    reserve_output: bool = False
+    """A request is admitted with room for its whole output (no eviction)."""
+    mixed_attention: float = Field(1.0, ge=1)
+    """Time of a mixed prefill and decode attention call over the sum of the two alone."""
+
+
+Engine = TrainEngine | ServeEngine
+
+
+@cache
+def engine_names() -> tuple[str, ...]:
+    """Every profile, versions included."""
+    return tuple(sorted(p.stem for p in FOLDER.glob("*.yaml")))
+
+
+@cache
+def load_engine(name: str, kind: Literal["train", "serve"]) -> Engine:
+    """The profile ``NAME`` or ``NAME@VERSION``.
+
+    Raises:
+        ScenarioError: no such profile, or one of the other kind.
+    """
+    data = _read(name, kind)
+    cls = TrainEngine if kind == "train" else ServeEngine
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ScenarioError(
+            f"engine profile {name!r}: {first['loc'][0] if first['loc'] else ''}: {first['msg']}"
+        ) from None
+
+
+def _read(name: str, kind: str) -> dict[str, Any]:
+    if name not in engine_names() or _resolved(name).get("kind") != kind:
+        raise unknown("engine", name, [n for n in engine_names() if _resolved(n).get("kind") == kind])
+    return _resolved(name)
+
+
+def _resolved(name: str) -> dict[str, Any]:
+    data = dict(_raw(name))
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    inherited = _resolved(parent)
+    kept = {key: source for key, source in inherited.get("sources", {}).items() if key not in data}
+    return {**inherited, **data, "sources": {**kept, **data.get("sources", {})}}
+
+
+@cache
+def _raw(name: str) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    data = yaml.load((FOLDER / f"{name}.yaml").read_text(), Loader=loader)
+    return data if isinstance(data, dict) else {}
