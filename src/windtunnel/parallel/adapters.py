@@ -1,0 +1,71 @@
+"""Rewrites of a training step's linear layers: low-rank adapters, stored weights widened before use, FP8 casts."""
+
+from __future__ import annotations
+
+from windtunnel.models.dtypes import BYTES
+from windtunnel.ops.build import gemm, pointwise
+from windtunnel.ops.op import Op
+from windtunnel.ops.rewrite import rewrite
+from windtunnel.ops.tree import Node, seq
+from windtunnel.ops.values import Value
+from windtunnel.scenario.plan import Finetune
+
+_TARGETS = {
+    "attention": ("attn.", "mla."),
+    "mlp": ("mlp.", "shared."),
+    "all": ("attn.", "mla.", "mlp.", "shared.", "ssm."),
+}
+
+
+def with_adapters(tree: Node, finetune: Finetune, act: float) -> Node:
+    """Each targeted linear layer [k, n] with A [k, r] and B [r, n] beside it, added to its output.
+
+    The base is frozen (LoRA, arXiv 2106.09685, section 4.1), experts and router included: a layer without an adapter
+    has no weight gradient and keeps no input for one. Where the base is stored in fewer bits (QLoRA, arXiv 2305.14314,
+    section 3) it is widened to 16 bits by a kernel of its own before each use.
+    """
+    prefixes = _TARGETS[finetune.targets]
+
+    def change(op: Op) -> Node:
+        if op.kind not in ("gemm", "grouped_gemm") or not op.frozen:
+            return op
+        m, n, k = op.shape["m"], op.shape["n"], op.shape["k"]
+        widen = None
+        if finetune.kind == "qlora" and op.name != "lm_head":
+            stored = BYTES["nf4"] if finetune.bits == 4 else BYTES["int8"]
+            weights = n * k * op.shape.get("groups", 1.0)
+            widen = pointwise(
+                op.name + ".widen", "quantize", reads=0.0, writes=weights, act=act, cold_bytes=stored * weights,
+                backward=1.0,
+            )  # fmt: skip
+        if op.kind != "gemm" or not op.name.startswith(prefixes):
+            return seq(widen, op.but(saved_bytes=0.0))
+        r = finetune.r
+        down = gemm(op.name + ".lora_a", m, r, k, dtype=op.dtype, weight=act, act=act, saved_bytes=0.0)
+        up = gemm(op.name + ".lora_b", m, n, r, dtype=op.dtype, weight=act, act=act)
+        join = pointwise(op.name + ".lora_add", "elementwise", reads=2 * m * n, writes=m * n, act=act, backward=0.0)
+        return seq(widen, op, down, up, join)
+
+    return rewrite(tree, change)
+
+
+def with_casts(tree: Node, micro_batches: Value) -> Node:
+    """FP8 training: inputs and 16-bit weights are cast (and scaled) before each product, gradients in backward.
+
+    One kernel reads a 16-bit tensor and writes it and its transpose in 8 bits, since Hopper's 8-bit products need both
+    orders (NVIDIA, Transformer Engine user guide, FP8 primer); weights are cast once a step, for its first micro-batch.
+    """
+
+    def change(op: Op) -> Node:
+        if op.kind not in ("gemm", "grouped_gemm") or op.dtype != "fp8":
+            return op
+        m, n, k = op.shape["m"], op.shape["n"], op.shape["k"]
+        groups = op.shape.get("groups", 1.0)
+        back = pointwise(op.name + ".cast.grad", "quantize", reads=m * n, writes=m * n, act=2.0)
+        cast = pointwise(
+            op.name + ".cast", "quantize", reads=m * k, writes=m * k, act=2.0,
+            cold_bytes=4.0 * n * k * groups / micro_batches, adjoint=(back,),
+        )  # fmt: skip
+        return seq(cast, op)
+
+    return rewrite(tree, change)

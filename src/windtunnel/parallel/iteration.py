@@ -1,0 +1,87 @@
+"""One serving iteration as a tree: prefill tokens, decode tokens or both, through every pipeline stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.models.network import Network
+from windtunnel.ops.build import collective, host_work, pointwise
+from windtunnel.ops.fold import Totals, tree_totals
+from windtunnel.ops.tree import EMPTY, Node, Repeat, Sync, seq
+from windtunnel.ops.values import Value
+from windtunnel.parallel.block import blocks_tree, embedding_tree, head_tree
+from windtunnel.parallel.stages import StageLayers, deal
+from windtunnel.parallel.style import Style
+from windtunnel.scenario.batch import Batch
+from windtunnel.scenario.engines import ServeEngine
+from windtunnel.scenario.plan import ServePlan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Iteration:
+    """One pass of a batch. ``stages``: (layers, tree of one stage, its issue by the host included) for each group of
+    like stages; ``tree``: all of them in turn, with the sends between and the host's part."""
+
+    stages: tuple[tuple[StageLayers, Node], ...]
+    tree: Node
+
+
+def serving_style(plan: ServePlan, engine: ServeEngine) -> Style:
+    """How layers run in a serving engine."""
+    return Style(
+        layout=plan.layout,
+        linear=plan.linear,
+        experts=plan.experts,
+        eager_attention=engine.attention == "eager",
+        fused=frozenset(engine.fused),
+        expert_imbalance=engine.expert_imbalance,
+        interference=engine.interference,
+        mixed_attention=engine.mixed_attention,
+    )
+
+
+def windows_of(network: Network) -> tuple[int, ...]:
+    """The distinct sliding windows of a network's attention layers."""
+    return tuple(sorted({w for b in network.blocks if (w := getattr(b.mixer, "window", None)) is not None}))
+
+
+def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Batch) -> Iteration:
+    """The tree of one iteration of ``batch`` (what one attention-data-parallel rank holds)."""
+    style = serving_style(plan, engine)
+    stages: list[tuple[StageLayers, Node]] = []
+    parts: list[Node] = []
+    launch: Value = 0.0 if engine.graphs else engine.host_s_per_layer
+    for layers in deal(network, int(plan.layout.pp)):
+        issue = host_work("issue", launch * layers.layers)
+        stage = Sync(seq(_stage(network, layers, batch, style, engine), issue))
+        stages.append((layers, stage))
+        parts.append(Repeat(layers.count, stage, name=f"stages {layers.index}+{layers.count}"))
+    boundaries = int(plan.layout.pp) - 1
+    if boundaries:
+        size = style.act * batch.tokens * network.hidden_size / plan.layout.tp
+        send = collective("send_recv", size, plan.layout.pp_group, "pp_comm", name="pp.send")
+        parts.append(Repeat(boundaries, send))
+    schedule = host_work("schedule", engine.host_s_per_step + engine.host_s_per_sequence * batch.sequences)
+    body = seq(*parts, name="iteration")
+    tree = Sync(seq(schedule, body)) if engine.asynchronous else seq(Sync(schedule), body)
+    return Iteration(tuple(stages), tree)
+
+
+def _stage(network: Network, layers: StageLayers, batch: Batch, style: Style, engine: ServeEngine) -> Node:
+    first = embedding_tree(network, batch, style) if layers.first else EMPTY
+    body = blocks_tree(layers.blocks, batch, style) if layers.blocks else EMPTY
+    last: Node = EMPTY
+    if layers.last:
+        rows = batch.sequences
+        # A logit is read once by the penalties and once by the softmax and the draw.
+        sample = pointwise(
+            "sample", "sampling", reads=2.0 * rows * network.vocab_size, writes=rows * network.vocab_size, act=4.0
+        )
+        apart = int(style.layout.pp) > 1
+        last = seq(head_tree(network, batch, style, copy_of_table=apart), sample)
+    return seq(first, body, last, name="stage")
+
+
+def stage_weights(iteration_: Iteration) -> list[tuple[StageLayers, Totals]]:
+    """What each stage holds: its parameters and their bytes as stored."""
+    return [(layers, tree_totals(tree)) for layers, tree in iteration_.stages]

@@ -1,0 +1,236 @@
+"""One training step as a tree: a pipeline of stages with their gradient, communication and update work.
+
+What a stage does for one micro-batch is a forward tree, whose backward trees follow from it; data parallelism wraps
+these in Flows (bucketed reductions behind the backward pass, gathered layers ahead of their use) and the update
+comes after the last micro-batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from windtunnel.models.flops import counted
+from windtunnel.models.network import Block, Network
+from windtunnel.ops.build import collective, host_work
+from windtunnel.ops.fold import Totals, tree_totals
+from windtunnel.ops.gradient import gradient, only
+from windtunnel.ops.pipeline import Schedule
+from windtunnel.ops.rewrite import operators
+from windtunnel.ops.tree import EMPTY, Node, Par, Pipeline, Repeat, Stage, Sync, seq
+from windtunnel.ops.values import Value
+from windtunnel.parallel.adapters import with_adapters, with_casts
+from windtunnel.parallel.block import block_tree, embedding_tree, head_tree
+from windtunnel.parallel.sharding import Held, Sharding
+from windtunnel.parallel.stages import StageLayers, deal
+from windtunnel.parallel.style import Style
+from windtunnel.scenario.batch import Batch, training
+from windtunnel.scenario.engines import TrainEngine
+from windtunnel.scenario.plan import Recompute, TrainPlan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """A training step's tree and what each group of stages holds."""
+
+    tree: Pipeline
+    held: tuple[Held, ...]
+    batch: Batch
+
+
+def style_of(plan: TrainPlan, engine: TrainEngine) -> Style:
+    """How layers run under a plan."""
+    frozen = plan.finetune.kind != "full"
+    return Style(
+        layout=plan.layout,
+        linear=plan.linear,
+        experts=plan.linear,
+        training=True,
+        sequence_parallel=plan.sequence_parallel,
+        eager_attention=plan.eager_attention,
+        fused=frozenset(engine.fused),
+        dropout=engine.dropout,
+        context=plan.context,
+        expert_imbalance=engine.expert_imbalance,
+        overlap_tp=engine.tp_overlap,
+        # Where weight gradients are put off there is nothing to hide a reduction behind.
+        overlap_backward=engine.tp_overlap_backward and plan.schedule != "zero-bubble",
+        interference=engine.interference,
+        frozen=frozen,
+        vocab_multiple=engine.vocab_multiple,
+    )
+
+
+def _shortened(batch: Batch, cp: Value) -> Batch:
+    """The tokens and pairs of one of cp ranks (balanced halves); each still reads all keys."""
+    share = 1 / cp
+    return replace(
+        batch,
+        tokens=batch.tokens * share,
+        sequences=batch.sequences * share,
+        prefill_tokens=batch.prefill_tokens * share,
+        prefill_pairs=batch.prefill_pairs * share,
+        windows={w: (p * share, c, d) for w, (p, c, d) in batch.windows.items()},
+    )
+
+
+def training_step(network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule) -> Step:
+    """The tree of one optimizer step of ``plan`` (layout.pp a plain integer; other sizes may be arrays)."""
+    windows = tuple(sorted({w for b in (*network.encoder, *network.blocks) if (w := getattr(b.mixer, "window", None))}))
+    batch = _shortened(training(plan.micro_batch, plan.seq, plan.document_tokens, windows), plan.layout.cp)
+    builder = _Builder(network, plan, engine, style_of(plan, engine), batch, schedule.overlaps)
+    built = [builder.stage(layers) for layers in deal(network, int(plan.layout.pp))]
+    tree = Pipeline(tuple(stage for stage, _ in built), plan.micro_batches, schedule, plan.virtual_stages, "step")
+    return Step(tree, tuple(held for _, held in built), batch)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A piece of a stage: its forward tree, the trees of its backward pass, and what it holds."""
+
+    forward: Node
+    backward: Node
+    weight: Node
+    core: Node
+    holds: Totals
+    adapters: Value
+
+
+class _Builder:
+    """Builds the stages of one step. Every distinct layer is built once and shared, so it is priced once."""
+
+    def __init__(
+        self, network: Network, plan: TrainPlan, engine: TrainEngine, style: Style, batch: Batch, overlaps: bool
+    ) -> None:
+        self.network, self.plan, self.engine, self.style, self.batch = network, plan, engine, style, batch
+        self.overlaps = overlaps
+        self.parts: dict[object, _Part] = {}
+
+    def _part(self, tree: Node) -> _Part:
+        if self.plan.finetune.kind != "full":
+            tree = with_adapters(tree, self.plan.finetune, self.style.act)
+        if self.plan.linear.compute == "fp8":
+            tree = with_casts(tree, self.plan.micro_batches)
+        backward, weight = gradient(tree, self.engine.gradient_bytes)
+        core = only(tree, "core") if self.plan.recompute == "selective" else EMPTY
+        adapters = sum(op.parameters for op in operators(tree) if ".lora_" in op.name)
+        return _Part(tree, backward, weight, core, tree_totals(tree), adapters)
+
+    def _layer(self, block: Block, encoder: bool) -> _Part:
+        key = (block, encoder)
+        if key not in self.parts:
+            self.parts[key] = self._part(block_tree(block, self.batch, self.style, self.batch))
+        return self.parts[key]
+
+    def _edges(self, layers: StageLayers) -> tuple[list[_Part], list[_Part]]:
+        """(before, after) the layers."""
+        before, after = [], []
+        if layers.first:
+            before.append(self._part(embedding_tree(self.network, self.batch, self.style)))
+        if layers.last:
+            apart = int(self.plan.layout.pp) > 1
+            after.append(self._part(head_tree(self.network, self.batch, self.style, copy_of_table=apart)))
+        return before, after
+
+    def stage(self, layers: StageLayers) -> tuple[Stage, Held]:
+        """One group of like stages."""
+        plan, engine, n = self.plan, self.engine, layers.layers
+        body = [(self._layer(b, True), k) for b, k in counted(layers.encoder)]
+        body += [(self._layer(b, False), k) for b, k in counted(layers.blocks)]
+        before, after = self._edges(layers)
+        held = self._held(layers, before + after, body)
+        forward: Node = seq(
+            *(p.forward for p in before),
+            *(Repeat(k, p.forward, f"{k} layers") for p, k in body),
+            *(p.forward for p in after),
+            host_work("issue", engine.host_s_per_layer * n),
+            name="forward",
+        )
+        backward: Node = seq(
+            *self._again(body, n),
+            *(p.backward for p in reversed(after)),
+            *(Repeat(k, p.backward, f"{k} layers") for p, k in reversed(body)),
+            *(p.backward for p in before),
+            host_work("issue.back", engine.host_s_per_layer * engine.host_backward_ratio * n),
+            name="backward",
+        )
+        weight: Node = seq(
+            *(p.weight for p in reversed(after)),
+            *(Repeat(k, p.weight, f"{k} layers") for p, k in reversed(body) if p.weight is not EMPTY),
+            name="weight gradient",
+        )
+        sharding = Sharding(plan, engine, held, layers)
+        if plan.zero == 3:
+            forward = sharding.gathered(forward, reduce=False)
+            backward, weight = sharding.gathered(seq(backward, weight, name="backward"), reduce=True), EMPTY
+        if plan.zero == 2 and engine.reduce_every_micro_batch:
+            backward, weight = sharding.reduced(seq(backward, weight, name="backward")), EMPTY
+        if plan.offload_params:
+            forward = sharding.fetched(forward)
+            backward, weight = sharding.fetched(seq(backward, weight, name="backward")), EMPTY
+        if plan.offload_activations:
+            forward = sharding.swapped(forward)
+            backward, weight = sharding.swapped(seq(backward, weight, name="backward")), EMPTY
+        # Collectives hide behind passes as long as these last, be it the device or the host that takes the time.
+        passes = seq(Sync(backward), Sync(weight), name="backward")
+        epilogue = sharding.epilogue(self.network, Sync(forward), passes)
+        together: Node | None = None
+        if self.overlaps and int(plan.layout.pp) > 1:
+            # One micro-batch's communication hides behind the other's computing (arXiv 2412.19437, section 3.2.1).
+            both = seq(backward, weight, name="backward")
+            together = Par((forward, both), engine.interference, "forward beside backward")
+        return Stage(layers.count, forward, backward, weight, self._send(), epilogue, together), held
+
+    def _again(self, body: list[tuple[_Part, int]], layers: int) -> list[Node]:
+        """What recomputation runs before the backward pass."""
+        if self.plan.recompute == "full":
+            repeated: list[Node] = [Repeat(k, p.forward) for p, k in body]
+            issue = host_work("issue.again", self.engine.host_s_per_layer * layers)
+            return [seq(*repeated, issue, name="recompute")]
+        if self.plan.recompute == "selective":
+            return [seq(*(Repeat(k, p.core) for p, k in body if p.core is not EMPTY), name="recompute")]
+        return []
+
+    def _send(self) -> Node:
+        """One boundary: each tp rank sends a shard of the sequence (arXiv 2104.04473, section 4.1, scatter/gather)."""
+        layout = self.plan.layout
+        if int(layout.pp) == 1:
+            return EMPTY
+        size = self.style.act * self.batch.tokens * self.network.hidden_size / layout.tp
+        return collective("send_recv", size, layout.pp_group, "pp_comm", name="pp.send")
+
+    def _held(self, layers: StageLayers, edges: list[_Part], body: list[tuple[_Part, int]]) -> Held:
+        plan, batch = self.plan, self.batch
+        every = [(p, 1) for p in edges] + body
+
+        def held(key: str, parts: list[tuple[_Part, int]]) -> Value:
+            return sum((k * p.holds.held.get(key, 0.0) for p, k in parts), 0.0)
+
+        outside: Value = 0.0
+        frozen = held("dense_frozen", every) + held("expert_frozen", every)
+        dense, expert = held("dense", every), held("expert", every)
+        if plan.finetune.kind != "full":
+            # Norms, routers and tables are frozen with the base: only adapters are trained.
+            adapters: Value = sum((k * p.adapters for p, k in every), 0.0)
+            frozen, dense, expert = frozen + dense + expert - adapters, adapters, 0.0
+            ends = [(p, 1) for p in edges]
+            outside = held("dense_frozen", ends) + held("dense", ends)
+        own = batch.tokens / (plan.layout.tp if plan.sequence_parallel else 1)
+        layer_input = self.style.act * own * self.network.hidden_size
+        kept, core = held("saved", body), held("saved_core", body)
+        saved, transient = _saved(kept, core, plan.recompute, layer_input, layers.layers)
+        logits: Value = 0.0
+        if layers.last and self.network.has_head:
+            logits = batch.sequences * self.network.vocab_size / plan.layout.tp
+        saved = saved + held("saved", [(p, 1) for p in edges])
+        return Held(layers, dense, expert, frozen, saved, transient, logits, outside)
+
+
+def _saved(
+    everything: Value, core: Value, recompute: Recompute, layer_input: Value, layers: int
+) -> tuple[Value, Value]:
+    """Activation bytes of a stage's layers: (kept a micro-batch, brought back at once by recomputation)."""
+    if recompute == "full":
+        return layer_input * layers, everything / max(layers, 1)
+    if recompute == "selective":
+        return everything - core, core / max(layers, 1)
+    return everything, 0.0
