@@ -1,0 +1,48 @@
+"""The Python calls: the commands by the same names, with the same options as keyword arguments."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+from windtunnel import engine
+from windtunnel.errors import Infeasible
+from windtunnel.scenario.options import InferOptions, TrainOptions, read_options
+from windtunnel.scenario.results import InferResult, TrainResult
+
+R = TypeVar("R", TrainResult, InferResult)
+
+
+def train(model: str | os.PathLike[str], *, on: str, **options: Any) -> TrainResult:
+    """One training step of ``model`` (a catalogue name or a path) on the cluster ``on`` ("64xh100-sxm").
+
+    ``options``: those of ``windtunnel train`` (:class:`~windtunnel.scenario.options.TrainOptions`), with underscores;
+    ``set`` is a mapping of hardware figures. Times in seconds, sizes in bytes, energies in joules.
+
+    Raises:
+        ScenarioError: the request is wrong.
+        Infeasible: the plan does not fit in memory; ``result`` holds the full answer.
+    """
+    result = engine.train(read_options(TrainOptions, {"model": _path(model), "on": on, **options}))
+    return _fitting(result)
+
+
+def infer(model: str | os.PathLike[str], *, on: str, **options: Any) -> InferResult:
+    """A batch of prompts that arrive at once at a serving engine; arguments and errors as :func:`train`."""
+    result = engine.infer(read_options(InferOptions, {"model": _path(model), "on": on, **options}))
+    return _fitting(result)
+
+
+def _fitting(result: R) -> R:
+    if not result.fits:
+        needed, capacity = result.memory_bytes["total"], result.memory_bytes["capacity"]
+        raise Infeasible(
+            f"{result.model} on {result.on} does not fit: {needed / 2**30:.1f} GiB needed a GPU, "
+            f"{capacity / 2**30:.1f} GiB there, short by {result.shortfall_bytes / 2**30:.1f} GiB",
+            result,
+        )
+    return result
+
+
+def _path(model: Any) -> Any:
+    return os.fspath(model) if isinstance(model, os.PathLike) else model

@@ -1,0 +1,83 @@
+"""The commands and their help. Only the module of the command that was asked for is imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from windtunnel.errors import ScenarioError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "train": ("answer", "Time, memory, energy and cost of a training step, and what holds it back."),
+    "infer": ("answer", "The same for a batch of prompts on a serving engine."),
+    "run": ("answer", "Answer a scenario file, as --save-scenario writes it."),
+    "compare": ("compare", "Say, operator by operator, why two scenario files differ."),
+    "models": ("catalogue", "The models that can be named, or one of them."),
+    "hardware": ("catalogue", "The accelerators, nodes and networks that can be named, or one of them."),
+}
+"""Name to module of ``windtunnel.cli`` (whose attribute of the command's name makes it) and one line of help."""
+
+ABOUT = "Predicts the time, memory, energy and cost of training and serving large AI models, and what holds them back."
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line ``arguments`` and return the exit code.
+
+    Raises:
+        ScenarioError: anything wrong with the request, the usage included.
+    """
+    wanted = next((a for a in arguments if not a.startswith("-")), None)
+    everything = any(name.endswith("_COMPLETE") for name in os.environ if name.startswith("_WINDTUNNEL"))
+    app = application(frozenset(COMMANDS) if everything else frozenset({wanted}))
+    try:
+        asked = app(arguments or ["--help"], prog_name="windtunnel", standalone_mode=False)
+    except Exception as error:
+        # Usage errors come from typer's own copy of click, or from click itself before typer 0.20 or so.
+        say = getattr(error, "format_message", None)
+        if say is None:
+            raise
+        raise ScenarioError(_usage(say(), wanted)) from None
+    except SystemExit:  # typer ends so when nobody reads its help any more (`| head`)
+        return 0
+    return asked() if callable(asked) else 0
+
+
+def application(loaded: frozenset[str | None] = frozenset(COMMANDS)) -> typer.Typer:
+    """The whole command line; the commands that are not ``loaded`` have their line of help only."""
+    app = typer.Typer(
+        help=ABOUT, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    app.callback(invoke_without_command=True)(_top)
+    for name, (module, line) in COMMANDS.items():
+        function = (
+            getattr(importlib.import_module(f"windtunnel.cli.{module}"), f"{name}_command")()
+            if name in loaded
+            else _stub
+        )
+        app.command(name, short_help=line, help=None if name in loaded else line)(function)
+    return app
+
+
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        import windtunnel
+
+        typer.echo(f"windtunnel {windtunnel.__version__}")
+
+
+def _stub() -> None:
+    """Stands for a command that was not asked for."""
+
+
+def _usage(message: str, command: Any) -> str:
+    """A usage error as one line that says where to look."""
+    line = " ".join(message.split()).replace("?.", "?")
+    known = command if command in COMMANDS else ""
+    end = "" if line.endswith((".", "?")) else "."
+    return f"{line}{end} See: windtunnel {known + ' ' if known else ''}--help"

@@ -1,0 +1,6 @@
+"""Answers: a scenario in, a result out."""
+
+from windtunnel.engine.infer import infer
+from windtunnel.engine.train import train
+
+__all__ = ["infer", "train"]

@@ -1,0 +1,178 @@
+"""``infer``: a batch of equal requests on one engine, from arrival to last token."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
+from windtunnel.cost.calibration import Calibration
+from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, elasticities, plain, sureness
+from windtunnel.ops.fold import Evaluation, Totals
+from windtunnel.ops.tree import Node
+from windtunnel.report import explain
+from windtunnel.scenario.options import InferOptions
+from windtunnel.scenario.results import InferResult, Phase
+from windtunnel.scenario.serve import InferScenario, infer_scenario
+from windtunnel.serving.infer import Course, phase_trees, run_batch
+from windtunnel.serving.memory import ServeMemory, kv_capacity_tokens, sequence_bytes, serve_memory
+
+
+def infer(options: InferOptions) -> InferResult:
+    """The answer for one request.
+
+    Raises:
+        ScenarioError: the request is wrong. A model that does not fit is an answer with ``fits`` False.
+    """
+    return infer_answer(infer_scenario(options))
+
+
+def runtime_of(scenario: InferScenario) -> Runtime:
+    """How a serving engine runs kernels."""
+    e = scenario.engine
+    attention = e.attention if e.attention != "eager" else "flash2"
+    return Runtime(attention, e.all_reduce, e.graphs, sustained=False, in_network=e.in_network)
+
+
+UNLIMITED = 10**9
+"""Requests that a cache holds in which nothing is kept."""
+
+
+def max_batch(scenario: InferScenario, memory: ServeMemory) -> int:
+    """Requests of full length that the engine's caches hold at once, over its attention-data-parallel ranks."""
+    plan, length = scenario.plan, scenario.options.input + scenario.options.output
+    if plan.kv_blocks is not None:
+        return plan.kv_blocks // -(-length // plan.block_size) * int(plan.layout.dp)
+    each = sequence_bytes(memory, plan, float(length))
+    most = math.floor(max(memory.kv_budget, 0.0) / each) if each > 0 else UNLIMITED
+    return most * int(plan.layout.dp)
+
+
+def missing_bytes(scenario: InferScenario, memory: ServeMemory, sequences: int) -> float:
+    """Bytes that a rank lacks to hold its weights and ``sequences`` of full length (0: it fits)."""
+    plan, length = scenario.plan, scenario.options.input + scenario.options.output
+    each = sequence_bytes(memory, plan, float(length))
+    if plan.kv_blocks is None:
+        return max(sequences * each - memory.kv_budget, 0.0)
+    # The number of blocks is given: what they hold is limited by it, and they must be there.
+    block = each / -(-length // plan.block_size)
+    pool = plan.kv_blocks * block
+    lacking = max(sequences * each - pool, 0.0)
+    return max(lacking, memory.weights + memory.activations + pool - memory.capacity, 0.0)
+
+
+def infer_answer(scenario: InferScenario) -> InferResult:
+    """Price a scenario's batch and say what it means."""
+    plan, cluster, network, engine, o = (
+        scenario.plan, scenario.cluster, scenario.network, scenario.engine, scenario.options
+    )  # fmt: skip
+    runtime = runtime_of(scenario)
+    calibration = load_calibration(cluster.accelerator, o.calibration)
+    length = float(o.input + o.output)
+    memory = serve_memory(network, plan, engine, cluster, length)
+    dp, most = int(plan.layout.dp), max_batch(scenario, memory)
+    wanted = min(-(-o.batch // dp), plan.max_sequences)
+    # A static batch is whole or it does not fit; others run with what memory holds, one request at the least.
+    static = engine.scheduler == "static"
+    slots = wanted if static else min(wanted, max(most // dp, 1))
+    course = run_batch(
+        network, plan, engine, make_pricer(cluster, runtime, calibration),
+        requests=o.batch, input_tokens=o.input, output_tokens=o.output, slots=slots,
+    )  # fmt: skip
+    kv = sequence_bytes(memory, plan, length) * slots
+    shortfall = missing_bytes(scenario, memory, slots if static else 1)
+    warnings = [*scenario.warnings, *_queueing(scenario, slots * dp)]
+    calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
+    warnings += [*doubts, *_precision_warning(scenario), NO_INTERVAL]
+    gpus = int(plan.layout.tp * plan.layout.pp * plan.layout.dp)
+    made = o.batch * o.output
+    before, during = phase_trees(
+        network, plan, engine, share=course.running, input_tokens=o.input, output_tokens=o.output
+    )
+    prefill, decode = (_phase(t, scenario, runtime, calibration) for t in (before, during))
+    joules = _energy(course, scenario, calibration) * gpus
+    usd = cost_usd(cluster, course.makespan, gpus)
+    return InferResult(
+        model=network.name,
+        on=o.on,
+        plan=plan_fields(scenario),
+        ttft_s=course.ttft,
+        tpot_s=course.tpot,
+        e2e_s=course.e2e,
+        output_tokens_per_second=o.replicas * made / course.makespan,
+        total_tokens_per_second=o.replicas * o.batch * (o.input + o.output) / course.makespan,
+        output_tokens_per_second_per_gpu=made / course.makespan / gpus,
+        fits=shortfall == 0,
+        shortfall_bytes=shortfall,
+        max_batch=most,
+        kv_capacity_tokens=min(kv_capacity_tokens(memory, plan, length), UNLIMITED * length) * dp,
+        memory_bytes={
+            "weights": memory.weights,
+            "kv_cache": kv,
+            "activations": memory.activations,
+            "total": memory.weights + kv + memory.activations,
+            "capacity": memory.capacity,
+        },
+        prefill=prefill[0],
+        decode=decode[0],
+        energy_j_per_token=joules / made,
+        cost_usd_per_million_tokens=None if usd is None else usd / made * 1e6,
+        interval=None,
+        calibrated=calibrated,
+        warnings=warnings,
+        explain=lambda: f"prefill\n{explain(prefill[1])}\ndecode\n{explain(decode[1])}",
+        tree={"prefill": prefill[1], "decode": decode[1]},
+    )
+
+
+def _phase(tree: Node, scenario: InferScenario, runtime: Runtime, calibration: Calibration) -> tuple[Phase, Evaluation]:
+    evaluation = Evaluation(tree, make_pricer(scenario.cluster, runtime, calibration))
+    time_s = {k: v for k, v in plain(evaluation.by_kind()).items() if v > 0}
+    bound = bottleneck(plain(evaluation.critical()))
+    return Phase(
+        bottleneck=bound, time_s=time_s, elasticity=elasticities(tree, scenario.cluster, runtime, calibration)
+    ), evaluation
+
+
+def _energy(course: Course, scenario: InferScenario, calibration: Calibration) -> float:
+    """Joules of one accelerator: every row's work on it over the row's time.
+
+    Between two iterations of a group each stage serves every group that takes turns: of ``pp`` stages that is
+    ``turns`` / ``pp`` of a whole pass a rank.
+    """
+    part = course.turns / int(scenario.plan.layout.pp)
+    work = course.evaluation.totals()
+    totals = Totals(*({k: part * v for k, v in d.items()} for d in (work.flops, work.bytes, work.messages, work.held)))
+    per_step = energy_j(totals, course.seconds / course.rows.steps, scenario.cluster, calibration)
+    return float(np.sum(np.broadcast_to(np.asarray(per_step, float), course.rows.steps.shape) * course.rows.steps))
+
+
+def plan_fields(scenario: InferScenario) -> dict[str, Any]:
+    """The options that reproduce the plan, defaults filled in."""
+    p, layout, o = scenario.plan, scenario.plan.layout, scenario.options
+    fields: dict[str, Any] = {
+        "tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "ep": layout.ep, "etp": layout.etp, "replicas": o.replicas,
+        "batch": o.batch, "input": o.input, "output": o.output, "precision": p.precision,
+        "kv_precision": p.linear.kv, "engine": scenario.engine.name, "kv_blocks": p.kv_blocks,
+        "block_size": p.block_size, "memory_utilization": p.memory_utilization, "max_model_len": p.max_model_len,
+        "chunk": p.max_batched_tokens, "max_batch": p.max_sequences,
+    }  # fmt: skip
+    return {k: v for k, v in fields.items() if v is not None}
+
+
+def _queueing(scenario: InferScenario, at_once: int) -> list[str]:
+    n = scenario.options.batch
+    if n <= at_once:
+        return []
+    return [f"{at_once} of {n} requests run at once (memory or max_batch); the others wait for a place"]
+
+
+def _precision_warning(scenario: InferScenario) -> list[str]:
+    result = []
+    for asked in sorted({scenario.plan.linear.compute, scenario.plan.experts.compute}):
+        used = effective_dtype(scenario.cluster.accelerator, asked)
+        if used != asked:
+            result.append(f"{scenario.cluster.accelerator.name} has no {asked} matrix unit: {used} rates are used")
+    return result

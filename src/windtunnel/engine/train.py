@@ -1,0 +1,189 @@
+"""``train``: one optimizer step, and the whole run, of a model on a cluster under a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
+from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, elasticities, plain, sureness
+from windtunnel.models.flops import (
+    encoder_flops_per_token,
+    forward_flops_per_token,
+    hardware_flops_per_token,
+    model_flops_per_token,
+)
+from windtunnel.ops.fold import Evaluation
+from windtunnel.ops.pipeline import Schedule
+from windtunnel.parallel.step import Step, training_step
+from windtunnel.report import explain, step_timeline
+from windtunnel.scenario.options import TrainOptions
+from windtunnel.scenario.results import TrainResult
+from windtunnel.scenario.train import TrainScenario, train_scenario
+from windtunnel.training.memory import Memory, host_bytes, stage_memory, worst
+from windtunnel.training.schedules import get_schedule
+
+CATEGORIES = (
+    "compute",
+    "tp_comm",
+    "pp_comm",
+    "pp_bubble",
+    "dp_comm",
+    "ep_comm",
+    "cp_comm",
+    "optimizer",
+    "host",
+)
+"""Lines of ``time_s`` that are always there; others (``offload``) where they take time."""
+
+
+def train(options: TrainOptions) -> TrainResult:
+    """The answer for one request.
+
+    Raises:
+        ScenarioError: the request is wrong. A plan that does not fit in memory is an answer with ``fits`` False.
+    """
+    return train_answer(train_scenario(options))
+
+
+def runtime_of(scenario: TrainScenario) -> Runtime:
+    """How a training framework runs kernels."""
+    engine = scenario.engine
+    attention = engine.attention if engine.attention != "eager" else "flash2"
+    return Runtime(attention, engine.all_reduce, engine.graphs, sustained=True, in_network=engine.in_network)
+
+
+def train_answer(scenario: TrainScenario) -> TrainResult:
+    """Price a scenario's step and say what it means."""
+    plan, cluster, network = scenario.plan, scenario.cluster, scenario.network
+    schedule = get_schedule(plan.schedule)
+    step = training_step(network, plan, scenario.engine, schedule)
+    runtime = runtime_of(scenario)
+    calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
+    evaluation = Evaluation(step.tree, make_pricer(cluster, runtime, calibration))
+    seconds = float(evaluation.seconds())
+    exposed = plain(evaluation.exposed())
+    critical = plain(evaluation.critical())
+    gpus = int(plan.layout.world)
+    tokens = float(plan.global_batch) * plan.seq
+    convention = scenario.options.flops_convention
+    model_flops, hardware_flops = (tokens * f for f in flops_per_token(scenario))
+    totals = evaluation.totals()
+    peak = cluster.accelerator.peak_flops.get(effective_dtype(cluster.accelerator, plan.linear.compute))
+    memories = [stage_memory(h, plan, scenario.engine, schedule) for h in step.held]
+    memory = memories[worst(tuple(memories))]
+    capacity = float(cluster.accelerator.hbm.capacity_bytes)
+    shortfall = max(float(memory.total) - capacity, 0.0)
+    calibrated, doubts = sureness(calibration, ("gemm", "attention", "pointwise"))
+    warnings = [
+        *scenario.warnings,
+        *doubts,
+        *_precision_warning(scenario),
+        *_host_memory(scenario, step, schedule),
+        NO_INTERVAL,
+    ]
+    joules = float(energy_j(totals, seconds, cluster, calibration)) * gpus
+    time_s = {**dict.fromkeys(CATEGORIES, 0.0), **{c: s for c, s in exposed.items() if s != 0 or c in CATEGORIES}}
+    return TrainResult(
+        model=network.name,
+        on=scenario.options.on,
+        plan=plan_fields(scenario),
+        step_time_s=seconds,
+        tokens_per_second=tokens / seconds,
+        tokens_per_second_per_gpu=tokens / seconds / gpus,
+        samples_per_second=float(plan.global_batch) / seconds,
+        model_tflops_per_gpu=model_flops / seconds / gpus / 1e12,
+        flops_convention=convention,
+        mfu=model_flops / seconds / gpus / float(peak) if peak else None,
+        hfu=hardware_flops / seconds / gpus / float(peak) if peak else None,
+        fits=shortfall == 0,
+        shortfall_bytes=shortfall,
+        memory_bytes=memory_fields(memory, capacity),
+        memory_by_stage=[
+            {"stage": h.layers.index, "stages": h.layers.count, **memory_fields(m, capacity)}
+            for h, m in zip(step.held, memories, strict=True)
+        ],
+        time_s=time_s,
+        bottleneck=bottleneck(critical),
+        critical_s=critical,
+        elasticity=elasticities(step.tree, cluster, runtime, calibration),
+        energy_j=joules,
+        cost_usd_per_step=cost_usd(cluster, seconds, gpus),
+        interval=None,
+        calibrated=calibrated,
+        warnings=warnings,
+        run=_run(scenario, step, seconds, joules),
+        explain=_explainer(evaluation),
+        timeline=_timeline(evaluation, step, plan.schedule),
+        tree=evaluation,
+    )
+
+
+def flops_per_token(scenario: TrainScenario) -> tuple[float, float]:
+    """(model FLOPs, FLOPs with recomputation) of training one token.
+
+    Attention inside packed documents is counted within them. A frozen base has no weight gradients (LoRA, arXiv
+    2106.09685, section 4.2): its dense products count twice, not three times; adapters are left out.
+    """
+    plan, network, convention = scenario.plan, scenario.network, scenario.options.flops_convention
+    attended = plan.seq if plan.document_tokens is None else min(plan.document_tokens, plan.seq)
+    model = model_flops_per_token(network, attended, convention)
+    hardware = hardware_flops_per_token(network, attended, convention, plan.recompute)
+    frozen = 0.0
+    if plan.finetune.kind != "full":
+        frozen = forward_flops_per_token(network) + encoder_flops_per_token(network)
+    return model - frozen, hardware - frozen
+
+
+def memory_fields(memory: Memory, capacity: float) -> dict[str, float]:
+    """Bytes by kind as the JSON has them."""
+    kinds = ("weights", "gradients", "optimizer", "activations", "workspace", "total")
+    return {**{k: float(getattr(memory, k)) for k in kinds}, "capacity": capacity}
+
+
+def plan_fields(scenario: TrainScenario) -> dict[str, Any]:
+    """The options that reproduce the plan, defaults filled in."""
+    p, layout, o = scenario.plan, scenario.plan.layout, scenario.options
+    fields: dict[str, Any] = {
+        "tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "cp": layout.cp, "ep": layout.ep, "etp": layout.etp,
+        "virtual_stages": p.virtual_stages, "schedule": p.schedule, "zero": p.zero, "hsdp": p.hsdp,
+        "sequence_parallel": p.sequence_parallel, "micro_batch": p.micro_batch, "global_batch": p.global_batch,
+        "seq": p.seq, "precision": p.precision, "recompute": p.recompute, "optimizer": p.optimizer.name,
+        "engine": scenario.engine.name, "flash_attention": not p.eager_attention, "finetune": o.finetune,
+        "offload": o.offload, "context_parallel": p.context if layout.cp > 1 else None,
+        "packed_lengths": o.packed_lengths,
+    }  # fmt: skip
+    return {k: v for k, v in fields.items() if v is not None}
+
+
+def _explainer(evaluation: Evaluation) -> Callable[[], str]:
+    return lambda: explain(evaluation)
+
+
+def _timeline(evaluation: Evaluation, step: Step, schedule: str) -> Callable[[], dict[str, Any]]:
+    return lambda: step_timeline(evaluation, step.tree, schedule)
+
+
+def _precision_warning(scenario: TrainScenario) -> list[str]:
+    asked = scenario.plan.linear.compute
+    used = effective_dtype(scenario.cluster.accelerator, asked)
+    if used == asked:
+        return []
+    return [f"{scenario.cluster.accelerator.name} has no {asked} matrix unit: {used} rates are used"]
+
+
+def _host_memory(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[str]:
+    cluster, plan, result = scenario.cluster, scenario.plan, []
+    pp, n, v = plan.layout.pp, plan.micro_batches, plan.virtual_stages
+    sharers = min(cluster.node_size, int(plan.layout.world))
+    for tier, memory, name in (("cpu", cluster.dram, "host memory"), ("nvme", cluster.nvme, "storage")):
+        each = (host_bytes(h, plan, tier, schedule.in_flight(h.layers.index, pp, n, v)) for h in step.held)
+        needed = max(float(b) for b in each) * sharers
+        if needed > memory.capacity_bytes:
+            have = memory.capacity_bytes / 2**30
+            result.append(f"offloading needs {needed / 2**30:.0f} GiB of {name} a node; there are {have:.0f}")
+    return result
+
+
+def _run(scenario: TrainScenario, step: Step, seconds: float, joules: float) -> dict[str, Any] | None:
+    return None

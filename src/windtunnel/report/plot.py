@@ -1,0 +1,99 @@
+"""A sweep as a picture. Needs the ``plot`` extra; nothing else of the package loads matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from windtunnel.errors import ScenarioError
+from windtunnel.report.table import Point
+from windtunnel.scenario.files import write_file
+from windtunnel.scenario.results import TrainResult
+
+FORMATS = (".png", ".svg", ".pdf")
+
+MOST_TICKS = 12
+
+_TRAIN = (("tokens_per_second_per_gpu", "tokens/s per GPU", 1.0), ("step_time_s", "step time (s)", 1.0))
+_INFER = (
+    ("output_tokens_per_second_per_gpu", "output tokens/s per GPU", 1.0),
+    ("tpot_s", "time per output token (ms)", 1e3),
+)
+
+
+def check_plot(path: str | Path) -> str:
+    """The picture format that the file's suffix asks for, before anything is computed.
+
+    Raises:
+        ScenarioError: a suffix that is none of ``FORMATS``, or matplotlib is missing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ScenarioError(f"--plot {str(path)!r}: a file that ends in {', '.join(FORMATS)} is accepted")
+    try:
+        import matplotlib  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+    except ImportError:
+        raise ScenarioError("--plot needs matplotlib: pip install 'windtunnel[plot]'") from None
+    return suffix[1:]
+
+
+def plot_sweep(points: Sequence[Point], path: str | Path) -> None:
+    """Draw throughput and latency over the first swept option, one line for each value of the others.
+
+    Points without a usable answer are left out. Raises:
+        ScenarioError: matplotlib is missing, the suffix is unknown, no point works, or the file cannot be written.
+    """
+    kind = check_plot(path)
+    from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
+
+    working = [p for p in points if p.works]
+    if not working:
+        raise ScenarioError(f"--plot: none of the {len(points)} points of the sweep fits; there is nothing to draw")
+    x_name = next(iter(points[0].values))
+    metrics = _TRAIN if isinstance(working[0].result, TrainResult) else _INFER
+    # The words of an axis stand in the order in which they were swept.
+    names = list(dict.fromkeys(str(p.values[x_name]) for p in points))
+    numeric = all(isinstance(p.values[x_name], int | float) for p in points)
+    figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+    axes = figure.subplots(1, len(metrics))
+    for axis, (metric, label, factor) in zip(axes, metrics, strict=True):
+        for title, line in _lines(working, x_name).items():
+            xs = [p.values[x_name] if numeric else names.index(str(p.values[x_name])) for p in line]
+            axis.plot(xs, [factor * getattr(p.result, metric) for p in line], marker="o", label=title)
+        axis.set_xlabel(x_name)
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+        if not numeric:
+            axis.set_xticks(range(len(names)), names)
+            continue
+        ticks = sorted({p.values[x_name] for p in points})
+        if ticks[0] > 0 and ticks[-1] >= 8 * ticks[0]:
+            axis.set_xscale("log", base=2)
+        if len(ticks) <= MOST_TICKS:
+            axis.set_xticks(ticks, [f"{t:g}" for t in ticks], minor=False)
+    if len(_lines(working, x_name)) > 1:
+        axes[0].legend(fontsize="small")
+    result = working[0].result
+    assert result is not None
+    figure.suptitle(
+        f"{result.model} on {result.on}" if "on" not in points[0].values else result.model, fontsize="medium"
+    )
+    stream = io.BytesIO()
+    # No date in the file: the same sweep gives the same bytes.
+    metadata: Mapping[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
+    write_file(path, stream.getvalue())
+
+
+def _lines(points: Sequence[Point], x_name: str) -> dict[str, list[Point]]:
+    lines: dict[str, list[Point]] = {}
+    for p in points:
+        title = " ".join(f"{k}={v}" for k, v in p.values.items() if k != x_name)
+        lines.setdefault(title, []).append(p)
+    for line in lines.values():
+        if all(isinstance(p.values[x_name], int | float) for p in line):
+            line.sort(key=lambda p: p.values[x_name])
+    return lines
