@@ -21,7 +21,7 @@ def train(model: str | os.PathLike[str], *, on: str, **options: Any) -> TrainRes
 
     Raises:
         ScenarioError: the request is wrong.
-        Infeasible: the plan does not fit in memory; ``result`` holds the full answer.
+        Infeasible: it does not fit in memory, or failures leave no time to progress; ``result`` is the full answer.
     """
     result = engine.train(read_options(TrainOptions, {"model": _path(model), "on": on, **options}))
     return _fitting(result)
@@ -41,6 +41,8 @@ def _fitting(result: R) -> R:
             f"{capacity / 2**30:.1f} GiB there, short by {result.shortfall_bytes / 2**30:.1f} GiB",
             result,
         )
+    if isinstance(result, TrainResult) and result.run is not None and not result.feasible:
+        raise Infeasible(f"{result.model} on {result.on}: {result.run['problem']}", result)
     return result
 
 

@@ -164,7 +164,7 @@ def answer(name: str, options: Options, wanted: Wanted) -> int:
         print_report(render(result, suggestions))
         if wanted.explain:
             print_report("", *_trees(result, options), width=_explain_width())
-    return 0 if result.fits else 3
+    return 0 if result.feasible else 3
 
 
 def _write_timeline(result: Any, path: str) -> None:

@@ -27,7 +27,18 @@ _PANELS: Mapping[str, tuple[str, ...]] = {
         "max_model_len", "chunk", "max_batch",
     ),
     "Switches": ("sequence_parallel", "flash_attention"),
-    "The whole run": ("tokens", "mtbf_hours", "checkpoint_every", "checkpoint_to"),
+    "The whole run": (
+        "tokens",
+        "mtbf_hours",
+        "accelerator_mtbf_hours",
+        "node_mtbf_hours",
+        "detection_s",
+        "restart_s",
+        "checkpoint_every",
+        "checkpoint_to",
+        "checkpoint_async",
+        "straggler_cv",
+    ),
     "Machine": ("on", "set", "calibration"),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -179,8 +179,9 @@ class Calibration(_Data):
         return result
 
 
-_TABLES = ("gemm", "grouped_gemm", "attention", "attention_backward", "attention_decode", "pointwise", "scan")
-_SINGLE = ("copies", "cache", "energy")
+_TYPES = {name: field.annotation for name, field in Calibration.model_fields.items() if name != "collectives"}
+_TABLES = tuple(name for name, kind in _TYPES.items() if get_origin(kind) is dict)
+_SINGLE = tuple(name for name, kind in _TYPES.items() if isinstance(kind, type) and issubclass(kind, _Entry))
 
 
 def load_calibration(accelerator: Accelerator, path: str | None = None) -> Calibration:

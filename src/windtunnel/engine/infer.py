@@ -122,7 +122,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
         interval=None,
         calibrated=calibrated,
         warnings=warnings,
-        explain=lambda: f"prefill\n{explain(prefill[1])}\ndecode\n{explain(decode[1])}",
+        explain=lambda: f"prefill\n{explain(prefill[1], cluster)}\ndecode\n{explain(decode[1], cluster)}",
         tree={"prefill": prefill[1], "decode": decode[1]},
     )
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
 from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, elasticities, plain, sureness
+from windtunnel.engine.run import whole_run
+from windtunnel.hardware.machine import Cluster
 from windtunnel.models.flops import (
     encoder_flops_per_token,
     forward_flops_per_token,
@@ -112,8 +114,8 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         interval=None,
         calibrated=calibrated,
         warnings=warnings,
-        run=_run(scenario, step, seconds, joules),
-        explain=_explainer(evaluation),
+        run=whole_run(scenario, step, seconds, joules),
+        explain=_explainer(evaluation, cluster),
         timeline=_timeline(evaluation, step, plan.schedule),
         tree=evaluation,
     )
@@ -156,8 +158,8 @@ def plan_fields(scenario: TrainScenario) -> dict[str, Any]:
     return {k: v for k, v in fields.items() if v is not None}
 
 
-def _explainer(evaluation: Evaluation) -> Callable[[], str]:
-    return lambda: explain(evaluation)
+def _explainer(evaluation: Evaluation, cluster: Cluster) -> Callable[[], str]:
+    return lambda: explain(evaluation, cluster)
 
 
 def _timeline(evaluation: Evaluation, step: Step, schedule: str) -> Callable[[], dict[str, Any]]:
@@ -183,7 +185,3 @@ def _host_memory(scenario: TrainScenario, step: Step, schedule: Schedule) -> lis
             have = memory.capacity_bytes / 2**30
             result.append(f"offloading needs {needed / 2**30:.0f} GiB of {name} a node; there are {have:.0f}")
     return result
-
-
-def _run(scenario: TrainScenario, step: Step, seconds: float, joules: float) -> dict[str, Any] | None:
-    return None

@@ -40,5 +40,7 @@ PRECISIONS: dict[str, Precision] = {
     "w4a8": Precision("int8", "int4", "bf16", "bf16"),
     "nvfp4": Precision("fp4", "nvfp4", "bf16", "bf16"),
     "mxfp4": Precision("bf16", "mxfp4", "bf16", "bf16"),
+    "mxfp8": Precision("fp8", "mxfp8", "bf16", "bf16"),
+    "nf4": Precision("bf16", "nf4", "bf16", "bf16"),
 }
 """``--precision`` names. ``compute`` may be "fp4", a rate only Blackwell-class devices have."""

@@ -190,12 +190,16 @@ def _run(run: Mapping[str, object] | None) -> list[RenderableType]:
         value = run.get(key)
         return float(value) if isinstance(value, int | float) else None
 
+    if run.get("problem"):
+        return [_section("The whole run", Text(str(run["problem"]), style="bold red"))]
     row("time to train", "time_to_train_s", units.duration(figure("time_to_train_s")))
     row("goodput", "goodput_fraction", units.percent(figure("goodput_fraction")))
     lost = run.get("lost_s")
     if isinstance(lost, Mapping):
         for name, value in lost.items():
             table.add_row(f"lost to {name}", units.duration(value))
+    row("failures", "failures", f"{units.count(figure('failures'))}")
+    row("checkpoint every", "checkpoint_every_s", units.duration(figure("checkpoint_every_s")))
     row("energy", "energy_j", units.energy(figure("energy_j")))
     row("GPU hours", "gpu_hours", units.count(figure("gpu_hours")))
     row("cost", "cost_usd", units.dollars(figure("cost_usd")))

@@ -113,10 +113,28 @@ class TrainOptions(Options):
         description="tokens of the whole run: adds its time, energy and cost",
     )
     mtbf_hours: float | None = Field(
-        default=None, gt=0, le=1e12, allow_inf_nan=False, description="mean hours between failures"
+        default=None, gt=0, le=1e12, allow_inf_nan=False, description="hours between interruptions of the whole job"
     )
-    checkpoint_every: str = Field(default="auto", description="seconds between checkpoints, or auto")
-    checkpoint_to: str | None = Field(default=None, description="where checkpoints go")
+    accelerator_mtbf_hours: float | None = Field(
+        default=None, gt=0, le=1e12, allow_inf_nan=False, description="hours between failures of one accelerator"
+    )
+    node_mtbf_hours: float | None = Field(
+        default=None, gt=0, le=1e12, allow_inf_nan=False, description="hours between failures of one node's other parts"
+    )
+    detection_s: float | None = Field(
+        default=None, ge=0, le=1e9, allow_inf_nan=False, description="seconds until a failure is found"
+    )
+    restart_s: float | None = Field(
+        default=None, ge=0, le=1e9, allow_inf_nan=False, description="seconds to start the job, loading aside"
+    )
+    checkpoint_every: str = Field(default="auto", description="seconds of work between checkpoints, or auto")
+    checkpoint_to: str | None = Field(
+        default=None, description="where checkpoints go: dram, nvme, parallel-fs or object-store"
+    )
+    checkpoint_async: bool = Field(default=False, description="train on while checkpoints are written")
+    straggler_cv: float = Field(
+        default=0.0, ge=0, le=10, allow_inf_nan=False, description="standard deviation over mean of a rank's step time"
+    )
 
 
 class InferOptions(Options):

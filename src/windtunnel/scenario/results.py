@@ -71,6 +71,12 @@ class TrainResult(Answer):
     calibrated: bool
     warnings: list[str]
     run: Mapping[str, Any] | None = None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it fits and, if a run was asked for, gets anywhere."""
+        return self.fits and (self.run is None or bool(self.run["feasible"]))
+
     explain: Callable[[], str] = field(default=lambda: "", repr=False, compare=False, metadata=_PRIVATE)
     timeline: Callable[[], dict[str, Any]] = field(default=dict, repr=False, compare=False, metadata=_PRIVATE)
     tree: Any = field(default=None, repr=False, compare=False, metadata=_PRIVATE)
@@ -110,5 +116,11 @@ class InferResult(Answer):
     interval: Mapping[str, Any] | None
     calibrated: bool
     warnings: list[str]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it fits."""
+        return self.fits
+
     explain: Callable[[], str] = field(default=lambda: "", repr=False, compare=False, metadata=_PRIVATE)
     tree: Any = field(default=None, repr=False, compare=False, metadata=_PRIVATE)

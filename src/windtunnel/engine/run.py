@@ -1,0 +1,105 @@
+"""The whole run behind a step: failures, checkpoints, restarts and stragglers, in time, energy and money."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from windtunnel.engine.answer import cost_usd
+from windtunnel.errors import Infeasible, ScenarioError
+from windtunnel.parallel.step import Step
+from windtunnel.scenario.text import number
+from windtunnel.scenario.train import TrainScenario
+from windtunnel.training.checkpoints import Checkpoints, get_tier
+from windtunnel.training.failures import FailureRates, default
+from windtunnel.training.run import TrainingRun, estimate_run
+
+DEFAULT_TIER = "parallel-fs"
+
+
+def checkpoint_bytes(scenario: TrainScenario, step: Step) -> float:
+    """Bytes of one checkpoint of the whole job: weights, their fp32 copy and the optimizer state of what is trained.
+
+    A frozen base is not written: it is where it came from.
+    """
+    plan = scenario.plan
+    trained = 0.0
+    for held in step.held:
+        sharded = held.dense * plan.layout.tp + held.expert * plan.layout.etp * plan.layout.ep
+        trained += float(sharded) * held.layers.count
+    master = 4.0 if plan.weight_bytes < 4 else 0.0
+    return trained * (plan.weight_bytes + master + plan.optimizer.state_bytes)
+
+
+def training_run(scenario: TrainScenario, step: Step, step_time_s: float) -> TrainingRun:
+    """The run that the options ask for.
+
+    Raises:
+        ScenarioError: an unknown tier or an interval that is neither a number of seconds nor ``auto``.
+    """
+    o, plan, cluster = scenario.options, scenario.plan, scenario.cluster
+    assert o.tokens is not None
+    every = None if o.checkpoint_every == "auto" else number(o.checkpoint_every, "checkpoint_every", at_most=1e12)
+    gpus = int(plan.layout.world)
+    saves = Checkpoints(
+        size_bytes=checkpoint_bytes(scenario, step),
+        tier=get_tier(o.checkpoint_to or DEFAULT_TIER),
+        every_s=every,
+        asynchronous=o.checkpoint_async,
+    )
+    # What is not given has the published rate, unless the job's own is stated.
+    published = FailureRates.published()
+    rates = FailureRates(
+        o.accelerator_mtbf_hours or published.accelerator_mtbf_hours, o.node_mtbf_hours or published.node_mtbf_hours
+    )
+    if o.mtbf_hours is not None and (o.accelerator_mtbf_hours is not None or o.node_mtbf_hours is not None):
+        raise ScenarioError("mtbf_hours is the whole job's; give it or the hours of its parts, not both")
+    return TrainingRun(
+        step_time_s=step_time_s,
+        tokens_per_step=float(plan.global_batch) * plan.seq,
+        tokens=o.tokens,
+        accelerators=gpus,
+        nodes=max(math.ceil(gpus / cluster.node_size), 1),
+        mtbf_hours=o.mtbf_hours,
+        rates=rates,
+        checkpoints=saves,
+        detection_s=default("detection_s") if o.detection_s is None else o.detection_s,
+        restart_s=default("restart_s") if o.restart_s is None else o.restart_s,
+        step_time_cv=o.straggler_cv,
+    )
+
+
+def whole_run(scenario: TrainScenario, step: Step, step_time_s: float, step_energy_j: float) -> dict[str, Any] | None:
+    """``run`` of the answer, or None if no ``tokens`` were asked for.
+
+    While a job saves or is down its accelerators draw idle power. ``feasible`` is False, with the ``problem`` in words
+    and no times, where failures leave no time to progress.
+    """
+    if scenario.options.tokens is None:
+        return None
+    run = training_run(scenario, step, step_time_s)
+    try:
+        estimate = estimate_run(run)
+    except Infeasible as error:
+        nothing = dict.fromkeys(("time_to_train_s", "energy_j", "cost_usd", "gpu_hours"), None)
+        return {"feasible": False, "problem": str(error), "goodput_fraction": 0.0, "lost_s": {}, **nothing}
+    cluster = scenario.cluster
+    idle_s = estimate.lost_s["checkpoints"] + estimate.lost_s["restarts"]
+    idle_w = float(cluster.accelerator.idle_w) + cluster.node_power_w / cluster.node_size
+    active_s = estimate.time_to_train_s - idle_s
+    return {
+        "feasible": True,
+        "time_to_train_s": estimate.time_to_train_s,
+        "goodput_fraction": estimate.goodput_fraction,
+        "lost_s": dict(estimate.lost_s),
+        "useful_s": estimate.useful_s,
+        "energy_j": active_s / step_time_s * step_energy_j + idle_s * idle_w * run.accelerators,
+        "cost_usd": cost_usd(cluster, estimate.time_to_train_s, run.accelerators),
+        "gpu_hours": estimate.gpu_hours,
+        "steps": run.steps,
+        "failures": estimate.failures,
+        "job_mtbf_hours": estimate.mtbf_hours if math.isfinite(estimate.mtbf_hours) else None,
+        "checkpoint_every_s": estimate.checkpoint_interval_s,
+        "checkpoint_bytes": run.checkpoints.size_bytes if run.checkpoints else 0.0,
+        "checkpoints": estimate.checkpoints,
+    }

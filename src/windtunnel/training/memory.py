@@ -1,0 +1,126 @@
+"""Memory of one rank at its peak, by kind. The worst stage decides whether a plan fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windtunnel.models.dtypes import BYTES
+from windtunnel.ops.pipeline import Schedule
+from windtunnel.ops.values import Value, minimum
+from windtunnel.parallel.sharding import Held
+from windtunnel.scenario.engines import TrainEngine
+from windtunnel.scenario.plan import TrainPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one rank."""
+
+    weights: Value
+    gradients: Value
+    optimizer: Value
+    activations: Value
+    workspace: Value
+
+    @property
+    def total(self) -> Value:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.workspace
+
+
+def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Schedule) -> Memory:
+    """Peak bytes of the first of a group of stages (in a group, the first holds most micro-batches).
+
+    Model states follow ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1 and figure 1): optimizer state is
+    sharded from stage 1 on, gradients from stage 2 (if they are reduced as they are made), weights from stage 3.
+    Activations follow what each operator keeps (Korthikanti et al., arXiv 2205.05198, section 4), times the
+    micro-batches that the schedule has in flight. DualPipe's ranks hold two stages, one for each direction (DeepSeek,
+    arXiv 2412.19437, table 2), and share the optimizer state of both if it is sharded at all.
+    """
+    layout = plan.layout
+    dense_ranks, expert_ranks = _sharing(plan)
+
+    def share(level: int, dense: Value, expert: Value) -> Value:
+        return dense / dense_ranks + expert / expert_ranks if plan.zero >= level else dense + expert
+
+    trained = (held.dense, held.expert)
+    layers = max(held.layers.layers, 1)
+    sixteen = plan.weight_bytes < 4
+    state, master = plan.optimizer.state_bytes, (4.0 if engine.master_weights and sixteen else 0.0)
+    if engine.sharded_master_only and sixteen:
+        # The fp32 weights are the only lasting ones and count as weights.
+        weights = 4.0 * share(3, *trained)
+        optimizer = state * share(1, *trained)
+    else:
+        weights = plan.weight_bytes * share(3, *trained)
+        optimizer = (state + master) * share(1, *trained)
+    frozen = frozen_bytes(held, plan)
+    weights = weights + share(3, frozen, 0.0)
+    gradients = engine.gradient_bytes * (share(2, *trained) if engine.reduce_every_micro_batch else sum(trained))
+    # Of the layers at work under zero 3, the part that other ranks own.
+    others = (held.dense * (1 - 1 / dense_ranks) + held.expert * (1 - 1 / expert_ranks)) / layers
+    at_once = minimum(engine.gathered_layers, 1.0 * layers)
+    if plan.zero == 3:
+        # Whole layers in 16 bits while they run or wait, and one layer's unreduced gradients.
+        weights = weights + at_once * (plan.weight_bytes * others + frozen / layers * (1 - 1 / dense_ranks))
+        if engine.reduce_every_micro_batch:
+            gradients = gradients + engine.reduce_bytes * others
+    if plan.offload_params:
+        weights = at_once * (plan.weight_bytes * sum(trained) + frozen) / layers
+    if plan.offload_optimizer:
+        optimizer = 0.0
+    if schedule.overlaps:
+        copies = minimum(layout.pp, 2)
+        weights, gradients = copies * weights, copies * gradients
+        optimizer = optimizer * (1 if plan.zero else copies)
+    in_flight = schedule.in_flight(held.layers.index, layout.pp, plan.micro_batches, plan.virtual_stages)
+    saved = held.saved * in_flight
+    if plan.offload_activations:
+        saved = 2 * held.saved / layers
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=saved + held.transient,
+        workspace=engine.workspace_bytes + engine.logits_bytes * held.logits,
+    )
+
+
+def worst(memories: tuple[Memory, ...]) -> int:
+    """Index of the fullest stage group (plain figures only)."""
+    return max(range(len(memories)), key=lambda i: float(memories[i].total))
+
+
+def frozen_bytes(held: Held, plan: TrainPlan) -> Value:
+    """Bytes of the weights that are not trained, unsharded. QLoRA stores the layers' in ``bits`` bits and leaves
+    tables and the output projection as they are (arXiv 2305.14314, section 3)."""
+    if plan.finetune.kind != "qlora":
+        return plan.weight_bytes * held.frozen
+    stored = BYTES["nf4"] if plan.finetune.bits == 4 else BYTES["int8"]
+    return stored * (held.frozen - held.frozen_outside) + plan.weight_bytes * held.frozen_outside
+
+
+def _sharing(plan: TrainPlan) -> tuple[Value, Value]:
+    """Ranks over which (dense, expert) model states are sharded."""
+    layout = plan.layout
+    return (layout.dp * layout.cp if plan.hsdp is None else plan.hsdp), layout.edp
+
+
+def host_bytes(held: Held, plan: TrainPlan, tier: str = "cpu", in_flight: Value = 1.0) -> Value:
+    """Bytes that one rank keeps in its node's DRAM ("cpu") or storage ("nvme") because they were offloaded there.
+
+    An offloaded optimizer takes an fp32 copy of the weights along (ZeRO-Offload, arXiv 2101.06840, section 4).
+    ``in_flight``: micro-batches whose activations wait for their backward pass.
+    """
+    dense_ranks, expert_ranks = _sharing(plan)
+    whole = held.dense + held.expert
+    owned = held.dense / dense_ranks + held.expert / expert_ranks if plan.zero >= 1 else whole
+    total: Value = 0.0
+    if plan.offload_optimizer == tier:
+        total = total + (plan.optimizer.state_bytes + 4.0) * owned
+    if plan.offload_params == tier:
+        frozen = frozen_bytes(held, plan)
+        sharded = plan.weight_bytes * owned + frozen / dense_ranks
+        total = total + (sharded if plan.zero == 3 else plan.weight_bytes * whole + frozen)
+    if plan.offload_activations == tier:
+        total = total + in_flight * held.saved
+    return total
