@@ -14,7 +14,7 @@ from windtunnel.ops.build import wire_bytes
 from windtunnel.ops.fold import Evaluation
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.values import Value, maximum
-from windtunnel.parallel.iteration import iteration, windows_of
+from windtunnel.parallel.iteration import iteration
 from windtunnel.parallel.step import Step
 from windtunnel.scenario.batch import Batch, decode, joined, prefill
 from windtunnel.scenario.engines import ServeEngine, TrainEngine
@@ -117,7 +117,7 @@ def stats(rows: Any, windows: tuple[int, ...]) -> Batch:
 @pytest.mark.parametrize("attention", ["flash3", "eager"])
 def test_an_array_of_batches_equals_batches_one_by_one(name: str, attention: str) -> None:
     network = load_network(name)
-    windows = windows_of(network)
+    windows = network.views
     plan = ServePlan(layout=Layout(tp=2, pp=2, dp=2, ep=2, etp=2))
     engine = ServeEngine(
         name="e", description="", attention=attention, mixed_attention=1.4, host_s_per_step=1e-4, host_s_per_layer=1e-5,

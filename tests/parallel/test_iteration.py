@@ -11,7 +11,7 @@ from windtunnel.models.network import Attention, LatentAttention, Network
 from windtunnel.ops.fold import Evaluation, tree_totals
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.rewrite import operators
-from windtunnel.parallel.iteration import Iteration, iteration, windows_of
+from windtunnel.parallel.iteration import Iteration, iteration
 from windtunnel.scenario.batch import Batch, decode, joined, prefill
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.layout import Layout
@@ -29,7 +29,7 @@ def run(network: Network, batch: Batch, layout: Layout | None = None, **engine: 
 @pytest.mark.parametrize("name", DENSE)
 def test_decoding_reads_every_weight_once_and_the_cache_once(name: str) -> None:
     network, n, context = load_network(name), 4.0, 5000.0
-    tree = run(network, decode(n, context, windows_of(network))).tree
+    tree = run(network, decode(n, context, network.views)).tree
     read = {
         kind: sum(op.hbm_bytes for op in operators_with_repeats(tree) if op.kind == kind)
         for kind in ("gemm", "attention_decode")
@@ -139,4 +139,4 @@ def test_windows_of_a_network_are_those_of_its_layers() -> None:
     for name in ("gemma-2-2b", "gpt-oss-20b", "llama-3.1-8b"):
         network = load_network(name)
         found = {b.mixer.window for b in network.blocks if isinstance(b.mixer, Attention)} - {None}
-        assert set(windows_of(network)) == found
+        assert set(network.views) == found

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windtunnel.ops.values import Value
-from windtunnel.scenario.batch import Batch, causal_pairs, decode, joined, prefill, training
+from windtunnel.scenario.batch import Batch, causal_pairs, decode, joined, prefill, tokens_seen, training
 
 lengths, cached, windows = st.integers(0, 60), st.integers(0, 60), st.integers(1, 80)
 
@@ -99,3 +99,14 @@ def test_a_window_that_one_of_two_does_not_state_sees_all_of_it() -> None:
     both = joined(prefill(1, 10), decode(2, 30, (8,)))
     assert both.seen(8) == (55, 10, 16)
     assert both.seen(4) == both.seen(None) == (55, 10, 60)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 20))
+def test_chunks_hide_what_lies_before_them(new: int, before: int, chunk: int) -> None:
+    """Position i (from 0) attends to the positions of its own chunk up to itself."""
+    seen = [i % chunk + 1 for i in range(before, before + new)]
+    assert causal_pairs(new, before, -chunk) == sum(seen)
+    if new:
+        assert tokens_seen(before + new, -chunk) == seen[-1]
+        keys = {k for i in range(before, before + new) for k in range(i - i % chunk, i + 1)}
+        assert prefill(1.0, new, before, (-chunk,)).windows[-chunk][1] == len(keys)

@@ -73,6 +73,11 @@ class Attention:
         return self.heads * self.v_head_dim
 
     @property
+    def view(self) -> int | None:
+        """What a query sees of what precedes it: None all, w > 0 the last w tokens, -c those of its chunk of c."""
+        return -self.window if self.chunked and self.window is not None else self.window
+
+    @property
     def kv_elements_per_token(self) -> int:
         """Elements that one token leaves in the KV cache of this layer.
 
@@ -295,6 +300,14 @@ class Network:
         """Parameters that one token touches: all but the experts it does not visit (embedding and head included)."""
         idle = sum(b.parameters - b.active_parameters for b in self.encoder + self.blocks)
         return self.total_parameters - idle
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The distinct windows and chunks of its attention layers (see :attr:`Attention.view`)."""
+        mixers = {id(b.mixer): b.mixer for b in self.encoder + self.blocks}.values()
+        found = {m.view for m in mixers if isinstance(m, Attention)}
+        found |= {m.window for m in mixers if isinstance(m, LatentAttention)}
+        return tuple(sorted(v for v in found if v is not None))
 
     @property
     def kv_elements_per_token(self) -> int:

@@ -81,11 +81,8 @@ def keep(elements: Value, style: Style, parameters: Value = 0.0) -> Op:
 
 
 def view(a: Attention | LatentAttention, batch: Batch, memory: Batch | None = None) -> Batch:
-    """The batch as one layer's core sees it: through its window, both ways, or over the encoder's tokens.
-
-    Attention in chunks is counted as a window of the same size, which it never exceeds.
-    """
-    pairs, context, decode_context = batch.seen(a.window)
+    """The batch as one layer's core sees it: through its window, both ways, or over the encoder's tokens."""
+    pairs, context, decode_context = batch.seen(a.view if isinstance(a, Attention) else a.window)
     if isinstance(a, Attention) and a.cross:
         context = (memory or batch).prefill_context
         pairs = batch.prefill_tokens * context / maximum(batch.sequences_in_prefill, 1.0)

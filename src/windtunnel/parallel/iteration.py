@@ -40,11 +40,6 @@ def serving_style(plan: ServePlan, engine: ServeEngine) -> Style:
     )
 
 
-def windows_of(network: Network) -> tuple[int, ...]:
-    """The distinct sliding windows of a network's attention layers."""
-    return tuple(sorted({w for b in network.blocks if (w := getattr(b.mixer, "window", None)) is not None}))
-
-
 def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Batch) -> Iteration:
     """The tree of one iteration of ``batch`` (what one attention-data-parallel rank holds)."""
     style = serving_style(plan, engine)

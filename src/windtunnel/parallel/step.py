@@ -75,8 +75,7 @@ def _shortened(batch: Batch, cp: Value) -> Batch:
 
 def training_step(network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule) -> Step:
     """The tree of one optimizer step of ``plan`` (layout.pp a plain integer; other sizes may be arrays)."""
-    windows = tuple(sorted({w for b in (*network.encoder, *network.blocks) if (w := getattr(b.mixer, "window", None))}))
-    batch = _shortened(training(plan.micro_batch, plan.seq, plan.document_tokens, windows), plan.layout.cp)
+    batch = _shortened(training(plan.micro_batch, plan.seq, plan.document_tokens, network.views), plan.layout.cp)
     builder = _Builder(network, plan, engine, style_of(plan, engine), batch, schedule.overlaps)
     built = [builder.stage(layers) for layers in deal(network, int(plan.layout.pp))]
     tree = Pipeline(tuple(stage for stage, _ in built), plan.micro_batches, schedule, plan.virtual_stages, "step")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from windtunnel.ops.values import Value, maximum, minimum
+from windtunnel.ops.values import Value, maximum, minimum, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,31 @@ class Batch:
 
 
 def causal_pairs(new: Value, before: Value = 0.0, window: int | None = None) -> Value:
-    """Query-key pairs of ``new`` tokens that follow ``before`` cached ones, each seeing at most ``window`` keys."""
+    """Query-key pairs of ``new`` tokens that follow ``before`` cached ones, each seeing itself and what precedes it:
+    all of it, the last ``window`` tokens, or (a window below zero) what lies in its own chunk of that many tokens."""
     full = new * before + new * (new + 1) / 2
     if window is None:
         return full
+    if window < 0:
+        return _in_chunks(before + new, -window) - _in_chunks(before, -window)
     # Token i (from 1) sees min(before + i, window) keys: a ramp, then a plateau.
     ramp = minimum(maximum(window - before, 0.0), new)
     return ramp * before + ramp * (ramp + 1) / 2 + (new - ramp) * window
+
+
+def _in_chunks(tokens: Value, chunk: int) -> Value:
+    """Pairs of the first ``tokens`` of a sequence cut into chunks."""
+    rest = tokens % chunk
+    return (tokens - rest) * (chunk + 1) / 2 + rest * (rest + 1) / 2
+
+
+def tokens_seen(context: Value, window: int | None) -> Value:
+    """How many of a ``context``, its last token included, that last token attends to (see :func:`causal_pairs`)."""
+    if window is None:
+        return context
+    if window < 0:
+        return where(context > 0, (context - 1) % -window + 1, 0.0)
+    return minimum(context, window)
 
 
 def prefill(sequences: Value, length: Value, before: Value = 0.0, windows: tuple[int, ...] = ()) -> Batch:
@@ -52,7 +70,7 @@ def prefill(sequences: Value, length: Value, before: Value = 0.0, windows: tuple
     seen = {
         w: (
             sequences * causal_pairs(length, before, w),
-            sequences * (length + minimum(before, w - 1)),
+            sequences * (length - 1 + tokens_seen(before + 1.0, w)),
             0.0 * sequences,
         )
         for w in windows
@@ -70,7 +88,7 @@ def prefill(sequences: Value, length: Value, before: Value = 0.0, windows: tuple
 
 def decode(sequences: Value, context: Value, windows: tuple[int, ...] = ()) -> Batch:
     """``sequences`` that each produce one token, attending to ``context`` tokens (itself included)."""
-    seen = {w: (0.0 * sequences, 0.0 * sequences, sequences * minimum(context, w)) for w in windows}
+    seen = {w: (0.0 * sequences, 0.0 * sequences, sequences * tokens_seen(context, w)) for w in windows}
     return Batch(
         tokens=sequences,
         sequences=sequences,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windtunnel.scenario.batch import Batch, causal_pairs
+from windtunnel.scenario.batch import Batch, causal_pairs, tokens_seen
 
 Floats = NDArray[np.float64]
 
@@ -130,7 +130,7 @@ def as_batch(rows: Rows, input_tokens: int, windows: tuple[int, ...]) -> Batch:
     """The rows' statistics, with those seen through each window.
 
     For prompts they are exact. For decodes the mean context of a row is cut at the window, which is an upper bound
-    where some of the row's contexts are below the window and some above.
+    where some of the row's contexts are below the window and some above; in chunks it is that of the mean context.
     """
     mean = np.divide(rows.context, rows.decodes, out=np.zeros_like(rows.context), where=rows.decodes > 0)
     # Prompts are taken in order: how far the one at the head was before each row follows from the tokens so far.
@@ -139,8 +139,8 @@ def as_batch(rows: Rows, input_tokens: int, windows: tuple[int, ...]) -> Batch:
     seen = {
         w: (
             np.diff(_windowed(after, input_tokens, w), prepend=0.0),
-            rows.prefill + np.where(rows.prefill > 0, np.minimum(head, w - 1), 0.0),
-            rows.decodes * np.minimum(mean, w),
+            rows.prefill + np.where(rows.prefill > 0, tokens_seen(head + 1.0, w) - 1.0, 0.0),
+            rows.decodes * tokens_seen(mean, w),
         )
         for w in windows
     }

@@ -10,7 +10,7 @@ from windtunnel.models.network import Network
 from windtunnel.ops.fold import Evaluation, Pricer
 from windtunnel.ops.tree import Node
 from windtunnel.ops.values import Value, maximum
-from windtunnel.parallel.iteration import Iteration, iteration, windows_of
+from windtunnel.parallel.iteration import Iteration, iteration
 from windtunnel.scenario.batch import Batch, decode, prefill
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.plan import ServePlan
@@ -77,7 +77,7 @@ def run_batch(
     rows = lay_out(
         share, input_tokens, output_tokens, scheduler=engine.scheduler, budget=plan.max_batched_tokens, slots=running
     )
-    batch = as_batch(rows, input_tokens, windows_of(network))
+    batch = as_batch(rows, input_tokens, network.views)
     made = iteration(network, plan, engine, batch)
     evaluation, each, slowest = pass_seconds(made, price, turns)
     seconds = np.broadcast_to(np.asarray(each, float), rows.steps.shape) * rows.steps
@@ -96,7 +96,7 @@ def phase_trees(
     network: Network, plan: ServePlan, engine: ServeEngine, *, share: int, input_tokens: int, output_tokens: int
 ) -> tuple[Node, Node]:
     """One typical iteration of each phase: a full prompt iteration, and decoding in the middle of the output."""
-    windows = windows_of(network)
+    windows = network.views
     prompts = max(min(share, plan.max_batched_tokens // input_tokens), 1)
     length = float(min(input_tokens, plan.max_batched_tokens))
     whole: Batch = prefill(float(prompts), length, 0.0, windows)

@@ -30,8 +30,9 @@ class ServeMemory:
 def kv_bytes(blocks: tuple[Block, ...], plan: ServePlan, context: Value) -> Value:
     """Bytes that one sequence of ``context`` tokens keeps on one rank in these layers.
 
-    Sliding windows stop growing; a key/value head is held whole, so ranks beyond the number of heads hold copies; the
-    latent of MLA is held by every tp rank; recurrent layers keep a state of fixed size (fp32).
+    Windows stop growing (chunks are kept whole while they are read); a key/value head is held whole, so ranks beyond
+    the number of heads hold copies; the latent of MLA is held by every tp rank; recurrent layers keep a state of fixed
+    size (fp32).
     """
     tp, per = plan.layout.tp, BYTES[plan.linear.kv]
     total: Value = 0.0

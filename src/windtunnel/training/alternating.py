@@ -12,6 +12,8 @@ chain keeps to one rank u for its middle, n_u = N − 1 − k_u turns of c_u, be
   rank and round to rank 0 and u, which misses 2u + 1 turns at u.
 - end: the same, seen backwards in time, from u's last forward pass to the last backward pass of rank e.
 
+Sends that take longer than half a turn make rank u's middle longer: back and forth between two ranks then is.
+
 Every chain of this kind bounds the step from below; that there is no longer one is found by test (no difference from
 the explicit ``layout`` above 1e-9), not proved.
 """
@@ -102,6 +104,13 @@ def alternating_length(stages: Sequence[StageTimes], micro_batches: Value, virtu
     round_start = np.max(np.where(at_corner, round_start, NEVER), axis=0)
     start_round = np.where(corner, round_start + there_and_back - (2 * x + 2) * c, NEVER)
 
+    # Back and forth between two ranks, d apart, is longer than 2d + 1 turns at one where sends are long.
+    loops = np.zeros_like(start)
+    for a in range(len(x) if any(np.any(value > 0) for value in lag) else 0):
+        span = 2 * np.abs(x - x[a]) + 1
+        loop = np.abs(there_and_back - there_and_back[a]) + np.where(x < x[a], c, c[a])
+        loops = np.maximum(loops, np.maximum(turns - 1, 0) // span * (loop - span * c))
+
     total = np.zeros(st.shape)
     for count, e, epilogue in zip(st.counts, st.starts, st.epilogue, strict=True):
         straight = np.where(x >= e, k * slowest_b(e, x), NEVER)
@@ -112,7 +121,7 @@ def alternating_length(stages: Sequence[StageTimes], micro_batches: Value, virtu
         round_end = np.max(np.where(at_corner, round_end, NEVER), axis=0)
         end_round = np.where(corner, round_end - (2 * x + 2) * c, NEVER)
         # Too few passes for turns: only one of start and end can leave rank u.
-        outer = np.where(turns >= 1, start + end, np.maximum(ahead_first + end, start + ahead_last))
+        outer = np.where(turns >= 1, start + loops + end, np.maximum(ahead_first + end, start + ahead_last))
         one_round = np.maximum(start_round + end, start + end_round)
         outer = np.maximum(outer, np.where(turns >= 2 * x + 2, one_round, NEVER))
         outer = np.maximum(outer, np.where(turns >= 4 * x + 3, start_round + end_round, NEVER))
