@@ -19,6 +19,7 @@ from mkdocs.structure.files import File, Files
 from windtunnel import hardware, models
 from windtunnel.hardware.overrides import override_keys
 from windtunnel.scenario import engines
+from windtunnel.training.failures import reliability
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "windtunnel"
@@ -121,6 +122,9 @@ def engine_profiles() -> str:
     return table("profile | for | what it stands for", rows)
 
 
+IDENTITY = ("name", "kind", "description")
+
+
 def engine_settings() -> str:
     """A section for each profile: what its own file states, and from where."""
     parts = []
@@ -133,9 +137,6 @@ def engine_settings() -> str:
     return "\n\n".join(parts)
 
 
-IDENTITY = ("name", "kind", "description")
-
-
 def setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -144,11 +145,23 @@ def setting(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def checkpoint_tiers() -> str:
+    keys = [f"{way}_gbyte_per_s" for way in ("read", "write")]
+    columns = [f"{f}{k}{n}" for f, n in (("", "_per_node"), ("aggregate_", "")) for k in keys]
+    rows = (
+        [f"`{name}`", *(f"{tier[c]:g}" if c in tier else "–" for c in columns), tier["source"]]
+        for name, tier in reliability()["tiers"].items()
+    )
+    header = "tier | a node reads, GB/s: | writes: | the whole store reads: | writes: | from"
+    return table(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accelerators": accelerators,
     "nodes": nodes,
     "fabrics": fabrics,
     "models": catalogue_models,
+    "checkpoint-tiers": checkpoint_tiers,
     "engines": engine_profiles,
     "engine-settings": engine_settings,
     "overrides": lambda: table("key | what it sets", ((f"`{k}`", about) for k, about in override_keys().items())),

@@ -76,7 +76,11 @@ def cases(draw, name: str, few: bool = False) -> Case:
         together = None if paired is None else max(paired * (times["forward"] + whole), whole, times["forward"])
         groups.append(
             StageTimes(
-                last - first, **times, send=send, epilogue=draw(st.sampled_from([0.0, 1.0, 5.0])), overlapped=together
+                last - first,
+                **times,
+                send=send * draw(near_one),
+                epilogue=draw(st.sampled_from([0.0, 1.0, 5.0])),
+                overlapped=together,
             )
         )
     enough = 2 * p if name == "dualpipe" else p
@@ -109,6 +113,14 @@ def test_formula_with_fewer_micro_batches_than_the_pipeline_is_deep(name: str, d
     case = data.draw(cases(name, few=True))
     tolerance = {"zero-bubble": 0.04, "dualpipe": 0.2}.get(name, 1e-9)
     assert case.computed(name) == pytest.approx(case.simulated(name), rel=tolerance)
+
+
+@settings(max_examples=40)
+@given(case=cases("interleaved"), share=st.floats(0.0, 3.0))
+def test_sends_longer_than_a_chunk_stay_within_15_percent(case: Case, share: float) -> None:
+    turn = min(s.forward + s.backward + s.weight for s in case.stages) / case.virtual_stages
+    case = replace(case, stages=tuple(replace(s, send=share * turn, epilogue=0.0) for s in case.stages))
+    assert case.computed("interleaved") == pytest.approx(case.simulated("interleaved"), rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["zero-bubble", "dualpipe"])

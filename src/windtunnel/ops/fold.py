@@ -19,7 +19,7 @@ Pricer = Callable[[Op], Price]
 class Evaluation:
     """One tree under one pricing function. Costs are kept per node, by identity."""
 
-    __slots__ = ("_costs", "_free", "_prices", "_shown", "price", "tree")
+    __slots__ = ("_costs", "_free", "_orders", "_prices", "_shown", "price", "tree")
 
     def __init__(self, tree: Node, price: Pricer) -> None:
         self.tree = tree
@@ -28,6 +28,7 @@ class Evaluation:
         self._prices: dict[int, Price] = {}
         self._shown: dict[int, dict[str, Value]] = {}
         self._free: dict[int, Value] = {}
+        self._orders: list[Node] = []
 
     def cost(self, node: Node) -> Cost:
         """Device seconds, host seconds and busy seconds by resource of a node of the tree."""
@@ -37,6 +38,10 @@ class Evaluation:
         if isinstance(node, Op):
             p = self.op_price(node)
             result = Cost(p.seconds, p.host, p.busy)
+        elif isinstance(node, Pipeline):
+            costs = [self.cost(c) for c in node.children]
+            length, self._free[id(node)] = node.lengths(costs)
+            result = Cost(length, 0.0, node.busy(costs))
         else:
             result = node.combine([self.cost(c) for c in node.children])
         self._costs[id(node)] = result
@@ -44,6 +49,20 @@ class Evaluation:
 
     def _reach(self, root: Node, edges: Callable[[Composite], Sequence[Value]]) -> Iterator[tuple[Node, Value]]:
         """Every node below ``root`` once, parents first, with the sum over all paths to it of the edges' products."""
+        order = self._order(root)
+        reach: dict[int, Value] = {id(root): 1.0}
+        for node in reversed(order):
+            value = reach[id(node)]
+            yield node, value
+            if not isinstance(node, Op):
+                for child, edge in zip(node.children, edges(node), strict=True):
+                    key = id(child)
+                    reach[key] = reach.get(key, 0.0) + value * edge
+
+    def _order(self, root: Node) -> list[Node]:
+        """Every node below ``root`` once, children first."""
+        if root is self.tree and self._orders:
+            return self._orders
         order: list[Node] = []
         seen: set[int] = set()
 
@@ -56,14 +75,9 @@ class Evaluation:
             order.append(node)
 
         visit(root)
-        reach: dict[int, Value] = {id(root): 1.0}
-        for node in reversed(order):
-            value = reach[id(node)]
-            yield node, value
-            if not isinstance(node, Op):
-                for child, edge in zip(node.children, edges(node), strict=True):
-                    key = id(child)
-                    reach[key] = reach.get(key, 0.0) + value * edge
+        if root is self.tree:
+            self._orders = order
+        return order
 
     def op_price(self, op: Op) -> Price:
         known = self._prices.get(id(op))
@@ -194,10 +208,8 @@ class Evaluation:
         return result
 
     def _without_sends(self, node: Pipeline) -> Value:
-        known = self._free.get(id(node))
-        if known is None:
-            known = self._free[id(node)] = node.length_without_sends([self.cost(c) for c in node.children])
-        return known
+        self.cost(node)
+        return self._free[id(node)]
 
     def _path(self, parent: Composite) -> tuple[list[Value], Value]:
         """(weight of each child's device time on the parent's critical path, seconds there that wait for the host)."""

@@ -7,9 +7,12 @@ over the work waited for). Weight x time summed over leaves is the step's time: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
+
+import numpy as np
 
 from windtunnel.ops.op import Op
 from windtunnel.ops.pipeline import Schedule, StageTimes
@@ -27,18 +30,67 @@ class Cost:
     busy: Mapping[str, Value] = field(default_factory=dict)
 
 
+class Busy(Mapping[str, Value]):
+    """Busy seconds by resource of several pieces of work, ``(busy, how often)`` each, added up only when asked for:
+    most nodes are in no overlap, and never are."""
+
+    __slots__ = ("_parts", "_resources", "_sums")
+
+    def __init__(self, parts: tuple[tuple[Mapping[str, Value], Value], ...]) -> None:
+        self._parts = parts
+        self._resources: frozenset[str] | None = None
+        self._sums: dict[str, Value] = {}
+
+    @property
+    def resources(self) -> frozenset[str]:
+        """What is busy at all."""
+        if self._resources is None:
+            self._resources = frozenset(r for busy, _ in self._parts for r in _resources(busy))
+        return self._resources
+
+    def __getitem__(self, resource: str) -> Value:
+        if resource not in self._sums:
+            if resource not in self.resources:
+                raise KeyError(resource)
+            total: Value = 0.0
+            for busy, n in self._parts:
+                if resource in _resources(busy):
+                    total = total + n * busy[resource]
+            self._sums[resource] = total
+        return self._sums[resource]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.resources))
+
+    def __len__(self) -> int:
+        return len(self.resources)
+
+
+def _resources(busy: Mapping[str, Value]) -> Collection[str]:
+    return busy.resources if isinstance(busy, Busy) else busy.keys()
+
+
 def add(costs: Sequence[Cost], times: Sequence[Value] | None = None) -> Cost:
     """The costs of independent work done one after the other, child ``i`` repeated ``times[i]`` times."""
     seconds: Value = 0.0
     host: Value = 0.0
-    busy: dict[str, Value] = {}
-    for i, c in enumerate(costs):
-        n = 1 if times is None else times[i]
+    if times is None:
+        for c in costs:
+            seconds = seconds + c.seconds
+            host = host + c.host
+        return Cost(seconds, host, Busy(tuple((c.busy, 1.0) for c in costs)))
+    for c, n in zip(costs, times, strict=True):
         seconds = seconds + n * c.seconds
         host = host + n * c.host
-        for resource, value in c.busy.items():
-            busy[resource] = busy.get(resource, 0.0) + n * value
-    return Cost(seconds, host, busy)
+    return Cost(seconds, host, Busy(tuple((c.busy, n) for c, n in zip(costs, times, strict=True))))
+
+
+def shared(costs: Sequence[Cost]) -> dict[str, Value]:
+    """Busy seconds of the resources that two or more of these use. One child alone never keeps a resource busy for
+    longer than it takes."""
+    users = Counter(r for c in costs for r in _resources(c.busy))
+    total = Busy(tuple((c.busy, 1.0) for c in costs))
+    return {r: total[r] for r, n in users.items() if n > 1}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,10 +212,10 @@ class Par:
 
     def combine(self, costs: Sequence[Cost]) -> Cost:
         all_ = add(costs)
-        return Cost(_overlap([c.seconds for c in costs], all_.busy, self.interference), all_.host, all_.busy)
+        return Cost(_overlap([c.seconds for c in costs], shared(costs), self.interference), all_.host, all_.busy)
 
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
-        return _critical([c.seconds for c in costs], add(costs).busy, self.interference)
+        return _critical([c.seconds for c in costs], shared(costs), self.interference)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,17 +251,17 @@ class Flow:
 
     def combine(self, costs: Sequence[Cost]) -> Cost:
         one = add(costs)
-        steady = _overlap(list(self._by_stream(costs).values()), one.busy, self.interference)
+        steady = _overlap(list(self._by_stream(costs).values()), shared(costs), self.interference)
         more = maximum(self.n - 1, 0)
         return Cost(
             minimum(self.n, 1.0) * one.seconds + more * steady,
             self.n * one.host,
-            {r: self.n * b for r, b in one.busy.items()},
+            Busy(((one.busy, self.n),)),
         )
 
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
         sums = self._by_stream(costs)
-        steady = dict(zip(sums, _critical(list(sums.values()), add(costs).busy, self.interference), strict=True))
+        steady = dict(zip(sums, _critical(list(sums.values()), shared(costs), self.interference), strict=True))
         more = maximum(self.n - 1, 0)
         # A flow of a fraction of a piece, or of none, is that much of one pass.
         return [minimum(self.n, 1.0) + more * steady[stream] for stream in self.streams]
@@ -334,17 +386,30 @@ class Pipeline:
         return tuple(result)
 
     def combine(self, costs: Sequence[Cost]) -> Cost:
-        seconds = self.schedule.length(self.stage_times(costs), self.micro_batches, self.virtual_stages)
-        busy: dict[str, Value] = {}
-        for flag, own, times in zip(self.busiest(costs), self.by_stage(costs), self.by_stage(self.times), strict=True):
-            for resource, value in add(own, times).busy.items():
-                busy[resource] = busy.get(resource, 0.0) + flag * value
-        return Cost(seconds, 0.0, busy)
+        return Cost(self.lengths(costs)[0], 0.0, self.busy(costs))
 
-    def length_without_sends(self, costs: Sequence[Cost]) -> Value:
-        """Seconds that the same pipeline would take if boundaries were free: the rest is exposed communication."""
-        free = tuple(replace(t, send=0.0) for t in self.stage_times(costs))
-        return self.schedule.length(free, self.micro_batches, self.virtual_stages)
+    def busy(self, costs: Sequence[Cost]) -> Busy:
+        """What one rank of the busiest stage keeps busy."""
+        stages = zip(self.busiest(costs), self.by_stage(costs), self.by_stage(self.times), strict=True)
+        return Busy(tuple((add(own, times).busy, flag) for flag, own, times in stages))
+
+    def lengths(self, costs: Sequence[Cost]) -> tuple[Value, Value]:
+        """Seconds of the step, and what they would be if boundaries were free: the rest is exposed communication."""
+        times = self.stage_times(costs)
+        if all(stage.send is EMPTY for stage in self.stages):
+            whole = self.schedule.length(times, self.micro_batches, self.virtual_stages)
+            return whole, whole
+        # Both in one call: a leading axis of two, the second with free boundaries.
+        fields = [x for t in times for x in (t.count, t.forward, t.backward, t.weight, t.send, t.epilogue)]
+        depth = max(np.ndim(x) for x in (*fields, self.micro_batches, self.virtual_stages))
+        both = []
+        for t in times:
+            send = np.asarray(t.send, dtype=float)
+            send = send.reshape((1,) * (depth - send.ndim) + send.shape)
+            both.append(replace(t, send=np.stack([send, 0.0 * send])))
+        found = self.schedule.length(tuple(both), self.micro_batches, self.virtual_stages)
+        found = np.broadcast_to(found, (2, *np.shape(found)[1:]))
+        return (found[0], found[1]) if depth else (float(found[0]), float(found[1]))
 
     def work(self, costs: Sequence[Cost]) -> list[Value]:
         """Seconds that one rank of each stage works in a step, sends left out."""
@@ -364,7 +429,7 @@ class Pipeline:
 
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
         """The busiest stage's work stretched over the step (waiting is for work of the same kind), and sends."""
-        return self.path(costs, self.combine(costs).seconds, self.length_without_sends(costs))
+        return self.path(costs, *self.lengths(costs))
 
     def path(self, costs: Sequence[Cost], length: Value, free: Value) -> list[Value]:
         """:meth:`weights`, given the lengths with and without sends."""

@@ -174,8 +174,8 @@ class _Walker:
         costs = [self.evaluation.cost(c) for c in node.children]
         busiest = [float(b) for b in node.busiest(costs)]
         worked = [float(w) for w in node.work(costs)]
-        free = float(node.length_without_sends(costs))
-        sends = float(node.combine(costs).seconds) - free
+        whole, free = map(float, node.lengths(costs))
+        sends = whole - free
         found: list[_Line] = []
         at = 0
         for i, stage in enumerate(node.stages):

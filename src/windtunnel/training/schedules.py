@@ -88,7 +88,9 @@ class Interleaved:
     overlaps: bool = False
 
     def length(self, stages: tuple[StageTimes, ...], micro_batches: Value, virtual_stages: Value = 1) -> Value:
-        """See ``training.alternating``; no difference from the layout was found (m ≤ p or a multiple of p).
+        """See ``training.alternating``; no difference from the layout was found for sends shorter than a chunk's pass.
+
+        The schedule itself needs m ≤ p or a multiple of p; the formula does not mind.
 
         Raises:
             ScenarioError: no stages, or less than one micro-batch or virtual stage.

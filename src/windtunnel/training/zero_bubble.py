@@ -10,7 +10,7 @@ in its middle, as in 1F1B (see ``alternating``), where now
 
 Every such chain bounds the step from below. Against the explicit layout the bound is at most 2 % short in a search
 for the worst case with times within ±30 %, end stages up to twice as long and sends up to 20 % of a forward pass, for
-m ≥ p, and 3 % for m < p.
+m ≥ p, and 4 % for m < p.
 """
 
 from __future__ import annotations
