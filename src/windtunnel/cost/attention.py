@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from windtunnel.cost.calibration import Attention, Decode
-from windtunnel.cost.kernels import ALIASES, WIDER, Kernel, Rates, effective_dtype, smooth_max
+from windtunnel.cost.kernels import Kernel, Lazily, Rates, effective_dtype, matrix_rates, smooth_max
 from windtunnel.errors import unknown
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.values import Value, ceil, maximum
@@ -20,27 +20,20 @@ def attention_kernel(rates: Rates, table: Mapping[str, Attention], generation: s
     Products and exponentials take turns (FlashAttention-3, arXiv 2407.08608, section 3.1: the special-function unit's
     rate is what hurts small heads), so their times add; loading overlaps both.
     """
-    by_format = {}
     kernel = _generation(table, generation)
-    for name in (*WIDER, *ALIASES):
+
+    def make(name: str) -> tuple[Attention, str, Value, Value, Value, Value]:
         dtype = effective_dtype(rates.accelerator, name)
         c = table.get(f"{kernel}.{dtype}") or table[kernel]
         resource, peak = rates.peak(dtype)
         compute = c.compute * (c.sustained if rates.sustained else 1.0)
-        by_format[name] = (
-            c,
-            resource,
-            1.0 / (compute * peak),
-            1.0 / (c.vector * rates.vector),
-            1.0 / (c.bandwidth * rates.hbm),
-            1.0 / (c.cache * rates.l2),
-        )
+        hbm_s, l2_s = 1.0 / (c.bandwidth * rates.hbm), 1.0 / (c.cache * rates.l2)
+        return c, resource, 1.0 / (compute * peak), 1.0 / (c.vector * rates.vector), hbm_s, l2_s
+
+    by_format = Lazily(make)
 
     def price(op: Op) -> Price:
-        try:
-            c, resource, compute_s, vector_s, hbm_s, l2_s = by_format[op.dtype]
-        except KeyError:
-            raise unknown("number format", op.dtype, by_format) from None
+        c, resource, compute_s, vector_s, hbm_s, l2_s = by_format[op.dtype]
         shape = op.shape
         more = 1.0 + c.diagonal * shape["tokens"] / maximum(shape["pairs"], 1.0)
         more = more * _waves(shape["heads"] * shape["tokens"] / QUERIES, rates.units, c.wave)
@@ -86,16 +79,10 @@ def decode_kernel(rates: Rates, table: Mapping[str, Decode], generation: str) ->
     """
     c = table.get(generation) or table["default"]
     hbm_s, l2_s = 1.0 / (c.bandwidth * rates.hbm), 1.0 / (c.cache * rates.l2)
-    by_format = {}
-    for name in (*WIDER, *ALIASES):
-        resource, peak = rates.peak(name)
-        by_format[name] = (resource, 1.0 / (c.compute * peak))
+    by_format = matrix_rates(rates, c.compute)
 
     def price(op: Op) -> Price:
-        try:
-            resource, compute_s = by_format[op.dtype]
-        except KeyError:
-            raise unknown("number format", op.dtype, by_format) from None
+        resource, compute_s = by_format[op.dtype]
         shape = op.shape
         rounds = maximum(shape["sequences"] * shape["kv_heads"] / rates.units - 1.0, 0.0)
         products = op.flops * compute_s

@@ -7,12 +7,11 @@ of which is lost in part only, since kernels split the inner dimension (stream-K
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from windtunnel.cost.calibration import Gemm
-from windtunnel.cost.kernels import ALIASES, COMPUTE_BYTES, WIDER, Kernel, Rates, effective_dtype, smooth_max
-from windtunnel.errors import unknown
+from windtunnel.cost.kernels import ALIASES, COMPUTE_BYTES, WIDER, Kernel, Lazily, Rates, effective_dtype, smooth_max
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.values import Value, ceil, maximum, minimum
 
@@ -69,15 +68,22 @@ def padded(rows: Value, columns: Value, groups: Value, units: Value, constants: 
     return maximum(issued / maximum(rows * (columns * groups), 1e-9), 1.0)
 
 
-def products(rates: Rates, table: Mapping[str, Gemm]) -> dict[tuple[str, bool], Product]:
-    """By (number format, whether weights are stored narrower than they are computed in)."""
-    result = {}
-    for name in (*WIDER, *ALIASES):
+def products(rates: Rates, table: Mapping[str, Gemm]) -> Callable[[Op], Product]:
+    """An operator's constants, by number format and by whether weights are stored narrower than they are computed in.
+
+    Raises (the function returned):
+        ScenarioError: an unknown number format.
+    """
+
+    def make(key: tuple[str, bool]) -> Product:
+        name, narrow = key
         dtype = effective_dtype(rates.accelerator, name)
         entry = _entry(table, name if name in table and ALIASES.get(name, name) == dtype else dtype)
-        result[name, False] = Product.of(rates, dtype, entry)
-        result[name, True] = Product.of(rates, dtype, table.get("weight_only", entry))
-    return result
+        return Product.of(rates, dtype, table.get("weight_only", entry) if narrow else entry)
+
+    by_format = Lazily(make)
+    width = Lazily[str, float](lambda name: COMPUTE_BYTES[effective_dtype(rates.accelerator, name)])
+    return lambda op: by_format[op.dtype, bool(op.shape["weight"] < width[op.dtype])]
 
 
 def _entry(table: Mapping[str, Gemm], dtype: str) -> Gemm:
@@ -87,15 +93,10 @@ def _entry(table: Mapping[str, Gemm], dtype: str) -> Gemm:
 
 def gemm_kernel(rates: Rates, table: Mapping[str, Gemm]) -> Kernel:
     """Prices ``gemm`` operators. Weights narrower than the type computed in are dequantised on the way."""
-    by_format = products(rates, table)
-    width = _widths(rates)
+    product = products(rates, table)
 
     def price(op: Op) -> Price:
-        try:
-            narrow = op.shape["weight"] < width[op.dtype]
-        except KeyError:
-            raise unknown("number format", op.dtype, width) from None
-        return by_format[op.dtype, bool(narrow)].price(op, rates, 1.0, 1.0)
+        return product(op).price(op, rates, 1.0, 1.0)
 
     return price
 
@@ -105,21 +106,11 @@ def grouped_kernel(rates: Rates, table: Mapping[str, Gemm]) -> Kernel:
 
     The fixed cost holds the experts' bookkeeping (sorting rows, offsets, tile schedule).
     """
-    by_format = products(rates, table)
-    width = _widths(rates)
+    product = products(rates, table)
 
     def price(op: Op) -> Price:
-        try:
-            narrow = op.shape["weight"] < width[op.dtype]
-        except KeyError:
-            raise unknown("number format", op.dtype, width) from None
         # Fewer than one expert visited on average: the work is an expectation over steps.
         groups = maximum(op.shape["groups"], 1e-6)
-        return by_format[op.dtype, bool(narrow)].price(op, rates, groups, op.shape["imbalance"])
+        return product(op).price(op, rates, groups, op.shape["imbalance"])
 
     return price
-
-
-def _widths(rates: Rates) -> dict[str, float]:
-    """Bytes an element of the type computed in, by the type asked for."""
-    return {name: COMPUTE_BYTES[effective_dtype(rates.accelerator, name)] for name in (*WIDER, *ALIASES)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from windtunnel.cost.calibration import Calibration
 from windtunnel.cost.runtime import Runtime
@@ -18,6 +19,8 @@ from windtunnel.ops.op import Op, Price
 from windtunnel.ops.values import Value, maximum, sqrt
 
 Kernel = Callable[[Op], Price]
+K = TypeVar("K")
+V = TypeVar("V")
 
 _16_BIT = ("bf16", "fp16", "fp32")
 WIDER: dict[str, tuple[str, ...]] = {
@@ -108,6 +111,28 @@ class Rates:
     def issue(self, op: Op) -> Value:
         """Host seconds of an operator."""
         return op.host_s / self.host
+
+
+class Lazily(dict[K, V]):
+    """A table whose entries are made when first asked for: a step meets few of all number formats."""
+
+    def __init__(self, make: Callable[[K], V]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: K) -> V:
+        value = self[key] = self._make(key)
+        return value
+
+
+def matrix_rates(rates: Rates, share: float) -> Lazily[str, tuple[str, Value]]:
+    """(resource, seconds a FLOP) by number format, where kernels reach ``share`` of the peak."""
+
+    def make(name: str) -> tuple[str, Value]:
+        resource, peak = rates.peak(name)
+        return resource, 1.0 / (share * peak)
+
+    return Lazily(make)
 
 
 def smooth_max(power: int, *times: Value) -> Value:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from windtunnel.cost.calibration import Copy, Scan, Stream
-from windtunnel.cost.kernels import ALIASES, WIDER, Kernel, Rates, smooth_max
-from windtunnel.errors import unknown
+from windtunnel.cost.kernels import Kernel, Rates, matrix_rates, smooth_max
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.values import maximum
@@ -41,16 +40,10 @@ def scan_kernel(rates: Rates, table: Mapping[str, Scan]) -> Kernel:
     hbm_s, l2_s = 1.0 / (c.bandwidth * rates.hbm), 1.0 / (c.cache * rates.l2)
     vector_s = 1.0 / (c.vector * rates.vector)
     compute = c.compute * (c.sustained if rates.sustained else 1.0)
-    by_format = {}
-    for name in (*WIDER, *ALIASES):
-        resource, peak = rates.peak(name)
-        by_format[name] = (resource, 1.0 / (compute * peak))
+    by_format = matrix_rates(rates, compute)
 
     def price(op: Op) -> Price:
-        try:
-            resource, compute_s = by_format[op.dtype]
-        except KeyError:
-            raise unknown("number format", op.dtype, by_format) from None
+        resource, compute_s = by_format[op.dtype]
         hbm = rates.from_memory(op.hbm_bytes, op.cached_bytes) * hbm_s
         l2 = (op.hbm_bytes + op.cached_bytes) * l2_s
         vector, products = op.vector_flops * vector_s, op.flops * compute_s
