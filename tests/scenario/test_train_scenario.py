@@ -67,7 +67,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "hsdp ranks": ({"hsdp": 5, "zero": 3}, ["hsdp=5", "16 data-parallel ranks"]),
     "positions": ({"model": "gpt2", "seq": 2048}, ["seq=2048", "1024 learned positions", "accepted: up to 1024"]),
     "context parts": ({"cp": 2, "seq": 4098}, ["seq=4098", "2 x cp = 4"]),
-    "chunks": ({"pp": 4, "virtual_stages": 3, "global_batch": 16}, ["4 x 3", "32 layers"]),
+    "chunks": ({"pp": 4, "virtual_stages": 9, "global_batch": 16}, ["4 x 9", "32 layers"]),
     "chunks without interleaving": ({"pp": 4, "virtual_stages": 2, "schedule": "1f1b"}, ["virtual_stages=2", "1f1b"]),
     "interleaved batch": (
         {"pp": 4, "virtual_stages": 2, "global_batch": 24}, ["multiple of pp=4", "makes 6"],

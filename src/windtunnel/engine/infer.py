@@ -13,6 +13,7 @@ from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, elastici
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
 from windtunnel.report import explain
+from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.options import InferOptions
 from windtunnel.scenario.results import InferResult, Phase
 from windtunnel.scenario.serve import InferScenario, infer_scenario
@@ -152,8 +153,9 @@ def _energy(course: Course, scenario: InferScenario, calibration: Calibration) -
 def plan_fields(scenario: InferScenario) -> dict[str, Any]:
     """The options that reproduce the plan, defaults filled in."""
     p, layout, o = scenario.plan, scenario.plan.layout, scenario.options
+    etp = layout.etp if has_experts(scenario.network) else None
     fields: dict[str, Any] = {
-        "tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "ep": layout.ep, "etp": layout.etp, "replicas": o.replicas,
+        "tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "ep": layout.ep, "etp": etp, "replicas": o.replicas,
         "batch": o.batch, "input": o.input, "output": o.output, "precision": p.precision,
         "kv_precision": p.linear.kv, "engine": scenario.engine.name, "kv_blocks": p.kv_blocks,
         "block_size": p.block_size, "memory_utilization": p.memory_utilization, "max_model_len": p.max_model_len,

@@ -19,6 +19,7 @@ from windtunnel.ops.fold import Evaluation
 from windtunnel.ops.pipeline import Schedule
 from windtunnel.parallel.step import Step, training_step
 from windtunnel.report import explain, step_timeline
+from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.options import TrainOptions
 from windtunnel.scenario.results import TrainResult
 from windtunnel.scenario.train import TrainScenario, train_scenario
@@ -146,8 +147,9 @@ def memory_fields(memory: Memory, capacity: float) -> dict[str, float]:
 def plan_fields(scenario: TrainScenario) -> dict[str, Any]:
     """The options that reproduce the plan, defaults filled in."""
     p, layout, o = scenario.plan, scenario.plan.layout, scenario.options
+    etp = layout.etp if has_experts(scenario.network) else None
     fields: dict[str, Any] = {
-        "tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "cp": layout.cp, "ep": layout.ep, "etp": layout.etp,
+        "tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "cp": layout.cp, "ep": layout.ep, "etp": etp,
         "virtual_stages": p.virtual_stages, "schedule": p.schedule, "zero": p.zero, "hsdp": p.hsdp,
         "sequence_parallel": p.sequence_parallel, "micro_batch": p.micro_batch, "global_batch": p.global_batch,
         "seq": p.seq, "precision": p.precision, "recompute": p.recompute, "optimizer": p.optimizer.name,

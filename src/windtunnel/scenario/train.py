@@ -59,7 +59,7 @@ def train_scenario(options: TrainOptions) -> TrainScenario:
         raise unknown("precision", precision, TRAIN_PRECISIONS)
     if options.optimizer not in OPTIMIZERS:
         raise unknown("optimizer", options.optimizer, OPTIMIZERS)
-    schedule = _schedule(options, layout, network, global_batch // (int(layout.dp) * options.micro_batch))
+    schedule = _schedule(options, layout, network, global_batch // (int(layout.dp) * options.micro_batch), warnings)
     sequence_parallel = engine.sequence_parallel if options.sequence_parallel is None else options.sequence_parallel
     if options.sequence_parallel and layout.tp == 1:
         warnings.append("sequence parallelism does nothing at tp=1")
@@ -167,19 +167,24 @@ def _global_batch(options: TrainOptions, layout: Layout, warnings: list[str]) ->
     return options.global_batch
 
 
-def _schedule(options: TrainOptions, layout: Layout, network: Network, micro_batches: int) -> str:
+def _schedule(
+    options: TrainOptions, layout: Layout, network: Network, micro_batches: int, warnings: list[str]
+) -> str:
     name = options.schedule
     if name is None:
         name = "interleaved" if options.virtual_stages > 1 else "1f1b"
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     v, pp = options.virtual_stages, int(layout.pp)
+    if network.layers % (pp * v):
+        # Llama 3 405B has 126 layers on 16 stages (arXiv 2407.21783, section 3.3.2): embedding and head take places.
+        warnings.append(f"the {network.layers} layers of {network.name} are dealt unevenly to {pp * v} chunks of stages")
     if v > 1 and name != "interleaved":
         raise ScenarioError(f"virtual_stages={v} needs schedule=interleaved; {name} has one chunk a stage")
     if v > 1 and pp > 1:
-        if network.layers % (pp * v):
+        if pp * v > network.layers:
             raise ScenarioError(
-                f"pp x virtual_stages = {pp} x {v} does not divide the {network.layers} layers of {network.name}"
+                f"pp x virtual_stages = {pp} x {v} makes more chunks than the {network.layers} layers of {network.name}"
             )
         if micro_batches % pp:
             raise ScenarioError(
