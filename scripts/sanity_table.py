@@ -160,9 +160,9 @@ def main() -> None:
         "# A first sanity table",
         "",
         "Predicted against published training steps, every row shown and no row tuned. Kernels and collectives are",
-        "fitted to kernel measurements; a handful of general constants (the matrix rate that a GPU sustains in training,",
-        "the attention kernels of 2023, host time a layer) come from an earlier study that had these runs among its",
-        "data, so this is a check of structure, not a validation. Written by `scripts/sanity_table.py`.",
+        "fitted to kernel measurements; a handful of general constants (the matrix rate that a GPU sustains in",
+        "training, the attention kernels of 2023, host time a layer) come from an earlier study that had these runs",
+        "among its data, so this is a check of structure, not a validation. Written by `scripts/sanity_table.py`.",
         "",
     ]
     with tempfile.TemporaryDirectory() as folder:

@@ -167,9 +167,7 @@ def _global_batch(options: TrainOptions, layout: Layout, warnings: list[str]) ->
     return options.global_batch
 
 
-def _schedule(
-    options: TrainOptions, layout: Layout, network: Network, micro_batches: int, warnings: list[str]
-) -> str:
+def _schedule(options: TrainOptions, layout: Layout, network: Network, micro_batches: int, warnings: list[str]) -> str:
     name = options.schedule
     if name is None:
         name = "interleaved" if options.virtual_stages > 1 else "1f1b"
@@ -178,7 +176,9 @@ def _schedule(
     v, pp = options.virtual_stages, int(layout.pp)
     if network.layers % (pp * v):
         # Llama 3 405B has 126 layers on 16 stages (arXiv 2407.21783, section 3.3.2): embedding and head take places.
-        warnings.append(f"the {network.layers} layers of {network.name} are dealt unevenly to {pp * v} chunks of stages")
+        warnings.append(
+            f"the {network.layers} layers of {network.name} are dealt unevenly to {pp * v} chunks of stages"
+        )
     if v > 1 and name != "interleaved":
         raise ScenarioError(f"virtual_stages={v} needs schedule=interleaved; {name} has one chunk a stage")
     if v > 1 and pp > 1:
