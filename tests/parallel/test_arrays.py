@@ -69,8 +69,8 @@ def answers(step: Step) -> list[Mapping[str, Any]]:
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("gpt", {}, {}),
-    ("gpt", {"zero": 3, "pp": 2, "recompute": "full"}, {"reduce_every_micro_batch": True, "sharded_master_only": True}),
-    ("gpt", {"zero": 2, "sequence_parallel": True}, {"tp_overlap": True, "reduce_every_micro_batch": True}),
+    ("gpt", {"zero": 3, "pp": 2, "recompute": "full"}, {"sharded_master_only": True}),
+    ("gpt", {"zero": 2, "sequence_parallel": True}, {"tp_overlap": True}),
     ("gpt", {"zero": 0, "eager_attention": True, "recompute": "selective", "context": "ulysses"}, {"dropout": True}),
     ("gpt", {"zero": 1, "finetune": Finetune("qlora", r=4, bits=4)}, {"overlap_gradients": False}),
     ("moe", {"zero": 1, "sequence_parallel": True}, {"expert_imbalance": 1.3}),

@@ -147,7 +147,7 @@ SIZE = st.floats(1e6, 1e11)
 @given(SIZE, SIZE, RANKS, RANKS, st.sampled_from(["megatron", "fsdp", "deepspeed"]), st.sampled_from([2.0, 4.0]))
 def test_sharding_more_never_needs_more(dense: float, expert: float, dp: int, ep: int, name: str, width: float) -> None:
     """Model states fall with the ZeRO stage and with the ranks that share them."""
-    e = engine(name, reduce_every_micro_batch=True, **IDLE)
+    e = engine(name, **IDLE)
     layout, more = Layout(dp=dp * ep, ep=ep), Layout(dp=2 * dp * ep, ep=ep)
     before = float("inf")
     for zero in range(4):
@@ -185,12 +185,6 @@ def test_layers_at_work_under_zero_3_are_whole() -> None:
     assert found.gradients == pytest.approx(4 * shard + 4 * others)
     experts = memory(held(0, 8e9, layers=8), engine("fsdp"), layout=Layout(dp=8, ep=8), zero=3)
     assert experts.weights == pytest.approx(4 * 8e9)  # each expert is on one rank alone: nothing to gather
-
-
-def test_gradients_that_wait_for_the_last_micro_batch_are_whole() -> None:
-    late = engine("fsdp", reduce_every_micro_batch=False)
-    for zero in (1, 2, 3):
-        assert memory(held(1e9), late, layout=Layout(dp=8), zero=zero).gradients == 4e9
 
 
 def test_hybrid_sharding_is_within_groups() -> None:

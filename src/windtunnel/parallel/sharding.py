@@ -90,12 +90,13 @@ class Sharding:
         return all(isinstance(g.size, int | float) and g.size <= 1 for g in groups)
 
     def gathered(self, work: Node, *, reduce: bool) -> Node:
-        """ZeRO-3: each layer's weights arrive while the one before it runs; gradients leave behind it."""
+        """ZeRO-3: each layer's weights arrive while the one before it runs; gradients leave behind it, after every
+        micro-batch as under ZeRO-2."""
         n = max(self.layers.layers, 1)
         if self._alone():
             return work
         stages: list[Node] = [self._gather(1 / n), Repeat(1 / n, work)]
-        if reduce and self.engine.reduce_every_micro_batch:
+        if reduce:
             stages.append(self._reduce(1 / n))
         streams = ("dp", "compute", "dp")[: len(stages)]
         return Flow(n, tuple(stages), streams, self.engine.interference, 1, "zero3")
@@ -132,8 +133,7 @@ class Sharding:
     def epilogue(self, network: Network, forward: Node, backward: Node) -> Node:
         """After the last micro-batch: the exposed part of the reduction, the update, and the new weights' gather."""
         parts: list[Node | None] = []
-        reduced_already = self.plan.zero >= 2 and self.engine.reduce_every_micro_batch
-        if not self._alone() and not reduced_already:
+        if not self._alone() and self.plan.zero < 2:
             parts.append(self._behind(backward))
         parts += [self._tied(network), *self._update()]
         if not self._alone() and self.plan.zero in (1, 2):

@@ -161,7 +161,7 @@ class _Builder:
         if plan.zero == 3:
             forward = sharding.gathered(forward, reduce=False)
             backward, weight = sharding.gathered(seq(backward, weight, name="backward"), reduce=True), EMPTY
-        if plan.zero == 2 and engine.reduce_every_micro_batch:
+        if plan.zero == 2:
             backward, weight = sharding.reduced(seq(backward, weight, name="backward")), EMPTY
         if plan.offload_params:
             forward = sharding.fetched(forward)

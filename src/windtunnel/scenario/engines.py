@@ -51,7 +51,6 @@ class TrainEngine(_Profile):
     """Sharding when the plan does not say."""
     overlap_gradients: bool = True
     overlap_parameters: bool = True
-    reduce_every_micro_batch: bool = False
     bucket_parameters: float = Field(40e6, gt=0)
     gradient_bytes: float = Field(4, gt=0)
     """Bytes an accumulated gradient element is held in."""

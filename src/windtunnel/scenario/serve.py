@@ -53,6 +53,7 @@ def infer_scenario(options: InferOptions) -> InferScenario:
         if options.kv_precision not in BYTES:
             raise unknown("kv_precision", options.kv_precision, BYTES)
         linear = replace(linear, kv=options.kv_precision)
+    options = _defaults(options, network, warnings)
     longest = options.input + options.output
     check_positions(network, "input + output", longest, warnings)
     if options.max_model_len is not None and longest > options.max_model_len:
@@ -76,6 +77,16 @@ def infer_scenario(options: InferOptions) -> InferScenario:
         max_model_len=options.max_model_len,
     )
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
+
+
+def _defaults(options: InferOptions, network: Network, warnings: list[str]) -> InferOptions:
+    """A prompt that was not asked for leaves room for the output within the model's positions."""
+    limit = network.max_positions
+    if "input" in options.model_fields_set or limit is None or options.input + options.output <= limit:
+        return options
+    shorter = max(limit - options.output, 1)
+    warnings.append(f"input was not given: {shorter} is assumed, of the {limit} positions of {network.name}")
+    return options.model_copy(update={"input": shorter})
 
 
 def serve_layout(options: InferOptions, network: Network, cluster: Cluster, warnings: list[str]) -> Layout:

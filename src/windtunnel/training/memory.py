@@ -31,7 +31,7 @@ def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Sch
     """Peak bytes of the first of a group of stages (in a group, the first holds most micro-batches).
 
     Model states follow ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1 and figure 1): optimizer state is
-    sharded from stage 1 on, gradients from stage 2 (if they are reduced as they are made), weights from stage 3.
+    sharded from stage 1 on, gradients from stage 2, weights from stage 3.
     Activations follow what each operator keeps (Korthikanti et al., arXiv 2205.05198, section 4), times the
     micro-batches that the schedule has in flight. DualPipe's ranks hold two stages, one for each direction (DeepSeek,
     arXiv 2412.19437, table 2), and share the optimizer state of both if it is sharded at all.
@@ -55,15 +55,14 @@ def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Sch
         optimizer = (state + master) * share(1, *trained)
     frozen = frozen_bytes(held, plan)
     weights = weights + share(3, frozen, 0.0)
-    gradients = engine.gradient_bytes * (share(2, *trained) if engine.reduce_every_micro_batch else sum(trained))
+    gradients = engine.gradient_bytes * share(2, *trained)
     # Of the layers at work under zero 3, the part that other ranks own.
     others = (held.dense * (1 - 1 / dense_ranks) + held.expert * (1 - 1 / expert_ranks)) / layers
     at_once = minimum(engine.gathered_layers, 1.0 * layers)
     if plan.zero == 3:
         # Whole layers in 16 bits while they run or wait, and one layer's unreduced gradients.
         weights = weights + at_once * (plan.weight_bytes * others + frozen / layers * (1 - 1 / dense_ranks))
-        if engine.reduce_every_micro_batch:
-            gradients = gradients + engine.reduce_bytes * others
+        gradients = gradients + engine.reduce_bytes * others
     if plan.offload_params:
         weights = at_once * (plan.weight_bytes * sum(trained) + frozen) / layers
     if plan.offload_optimizer:
