@@ -2,7 +2,8 @@
 
 Usage: python scripts/sanity_table.py --data DIR [--out docs/sanity.md]
 
-DIR holds the folders t1_llm_foundry_training, t3_megatron_lm and t4_calculon_seqpar (see each SOURCE.md there).
+DIR holds the folders t1_llm_foundry_training, t3_megatron_lm, t4_calculon_seqpar and t9_dgxc_benchmarking (see each
+SOURCE.md there).
 """
 
 from __future__ import annotations
@@ -112,9 +113,30 @@ def megatron_2022(data: Path, folder: Path) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def nemo(data: Path, _: Path) -> Iterator[Row]:
+    """NVIDIA DGX Cloud benchmarking recipes of 2025: NeMo on H100, BF16 and FP8, 8 to 2,048 GPUs."""
+    models = {"README_8b": "llama-3.1-8b", "README_15b": "nemotron-4-15b"}
+    for r in read(data / "t9_dgxc_benchmarking" / "training_step_time.csv"):
+        model = next((m for name, m in models.items() if name in r["file"] and "finetuning" not in r["file"]), None)
+        if model is None or r["gpu"] != "H100":
+            continue
+        precision = "fp8" if "FP8" in r["table_title"] else "bf16"
+        degrees = {name: int(float(r[name] or 1)) for name in ("tp", "pp", "cp")}
+        yield Row(
+            f"{model} {precision} {r['n_gpus']} x h100-sxm tp {degrees['tp']} cp {degrees['cp']} ({r['release_date']})",
+            {
+                "model": model, "on": f"{r['n_gpus']}xh100-sxm", "engine": "nemo", "precision": precision, **degrees,
+                "micro_batch": int(float(r["microbatch"] or 1)), "global_batch": int(float(r["global_batch"])),
+                "seq": int(float(r["seq_len"])),
+            },
+            float(r["step_time_s"]),
+        )  # fmt: skip
+
+
 SETS = (
     ("Megatron-LM weak scaling, A100, 2021 (arXiv 2104.04473, table 1)", megatron_2021),
     ("Megatron-LM sequence parallelism, A100, 2022 (arXiv 2205.05198, table 5)", megatron_2022),
+    ("NeMo, H100, 2025 (NVIDIA DGX Cloud benchmarking recipes)", nemo),
     ("MPT with FSDP, A100 and H100, 2023 (mosaicml/llm-foundry, scripts/train/benchmarking)", mpt),
 )
 
