@@ -10,7 +10,7 @@ from windtunnel.ops.op import Op
 from windtunnel.ops.tree import EMPTY, Node, Par, Repeat, Seq, seq
 from windtunnel.ops.values import Value, maximum, where
 from windtunnel.parallel.communication import beside, enter, leave
-from windtunnel.parallel.linear import linear, shard_of_input, unary, used
+from windtunnel.parallel.linear import chain, linear, shard_of_input, unary, used
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch
 
@@ -40,9 +40,11 @@ def attention_layer(
         inside.append(unary("attn.bias", "elementwise", tokens * (q_size + kv_size), style, backward=0.5))
     if a.norms:
         normed = tokens * (heads + kv_heads) * a.head_dim
-        inside.append(unary("attn.qk_norm", "norm", normed, style, saved=style.act))
+        qk_norm = unary("attn.qk_norm", "norm", normed, style, saved=style.act)
+        inside.append(chain(qk_norm, "norm", style) if a.norms[0].affine == 1 else qk_norm)
     if a.position == "rope":
-        inside.append(unary("attn.rope", "rope", tokens * (heads + kv_heads) * a.head_dim, style, backward=1.0))
+        rope = unary("attn.rope", "rope", tokens * (heads + kv_heads) * a.head_dim, style, backward=1.0)
+        inside.append(chain(rope, "rope", style))
     # The queries, keys and values that the backward pass reads, and parameters that no kernel of ours names.
     extra = sum(n.parameters for n in a.norms) + a.sinks * heads + a.extra_parameters
     inside.append(keep(tokens * (heads * a.head_dim + kv_size), style, extra))
@@ -172,7 +174,7 @@ def _eager(seen: Batch, style: Style, heads: Value, head_dim: int, v_head_dim: i
     )  # fmt: skip
     return seq(
         product("attn.scores", length, head_dim),
-        used(softmax, tokens),
+        used(chain(softmax, "softmax", style), tokens),
         used(dropout, tokens) if style.dropout else None,
         product("attn.values", v_head_dim, length),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from windtunnel.models.dtypes import BYTES
 from windtunnel.models.flops import counted
-from windtunnel.models.network import MLP, Attention, Block, LatentAttention, MoE, Network, StateSpace
+from windtunnel.models.network import MLP, Attention, Block, LatentAttention, MoE, Network, Norm, StateSpace
 from windtunnel.ops.build import collective, gemm, pointwise
 from windtunnel.ops.op import Op
 from windtunnel.ops.tree import Node, Repeat, Seq, seq
@@ -15,7 +15,7 @@ from windtunnel.parallel.attention import attention_layer
 from windtunnel.parallel.communication import enter, leave
 from windtunnel.parallel.feedforward import mlp_layer, moe_layer, state_space_layer
 from windtunnel.parallel.latent import latent_layer
-from windtunnel.parallel.linear import shard_of_input
+from windtunnel.parallel.linear import chain, shard_of_input
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch
 
@@ -24,13 +24,7 @@ def block_tree(block: Block, batch: Batch, style: Style, memory: Batch | None = 
     """The forward pass of one layer on one rank: each sub-layer between its norm and its residual addition."""
     hidden = block.norms[0].size if block.norms else _hidden(block)
     own = batch.tokens / (style.layout.tp if style.sequence_parallel else 1)
-    norms = [
-        pointwise(
-            "norm", "norm", reads=own * n.size, writes=own * n.size, act=style.act, flops=8.0 * own * n.size,
-            parameters=n.parameters, saved_bytes=style.act * own * n.size,
-        )
-        for n in block.norms
-    ]  # fmt: skip
+    norms = [_norm("norm", own, n, n.parameters, style) for n in block.norms]
     if block.parallel and isinstance(block.mixer, Attention) and isinstance(block.ffn, MLP):
         return _side_by_side(block, batch, style, norms, own * hidden)
     parts: list[Node] = []
@@ -75,6 +69,16 @@ def _side_by_side(block: Block, batch: Batch, style: Style, norms: list[Op], ele
         residual.but(cached_bytes=residual.cached_bytes + style.act * elements),
         name=_name(block),
     )
+
+
+def _norm(name: str, rows: Value, norm: Norm, parameters: Value, style: Style) -> Op:
+    """A normalisation. LayerNorm (two vectors) is one kernel everywhere, RMSNorm where the engine has one."""
+    elements = rows * norm.size
+    op = pointwise(
+        name, "norm", reads=elements, writes=elements, act=style.act, flops=8.0 * elements, parameters=parameters,
+        saved_bytes=style.act * elements,
+    )  # fmt: skip
+    return chain(op, "norm", style) if norm.affine == 1 else op
 
 
 def _hidden(block: Block) -> int:
@@ -128,10 +132,9 @@ def head_tree(network: Network, batch: Batch, style: Style, *, copy_of_table: bo
     """
     rows, hidden, tp = batch.sequences, network.hidden_size, style.layout.tp
     own = rows / (tp if style.sequence_parallel else 1)
-    norm = pointwise(
-        "final_norm", "norm", reads=own * hidden, writes=own * hidden, act=style.act, flops=8.0 * own * hidden,
-        parameters=network.other_parameters, saved_bytes=style.act * own * hidden,
-    )  # fmt: skip
+    # It is of the layers' kind.
+    kind = next((n for b in network.blocks for n in b.norms), Norm(hidden, 2))
+    norm = _norm("final_norm", own, Norm(hidden, kind.affine), network.other_parameters, style)
     if not network.has_head:
         return seq(norm, name="head")
     padded = ceil(network.vocab_size / (style.vocab_multiple * tp)) * style.vocab_multiple
@@ -151,6 +154,7 @@ def head_tree(network: Network, batch: Batch, style: Style, *, copy_of_table: bo
         "cross_entropy", "cross_entropy", reads=2 * rows * padded, writes=rows * padded, act=style.act,
         flops=6.0 * rows * padded, backward=1.0,
     )  # fmt: skip
+    loss = chain(loss, "cross_entropy", style)
     # The largest logit, the target's, and the sum of exponentials, in fp32.
     shared = collective("all_reduce", 4.0 * rows, style.layout.tp_group, "tp_comm", name="loss.reduce")
     return seq(norm, enter(rows, width, style), project, Repeat(3, shared) if sharded else None, loss, name="head")

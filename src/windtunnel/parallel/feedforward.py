@@ -11,7 +11,7 @@ from windtunnel.ops.op import Group, Op
 from windtunnel.ops.tree import Node, seq
 from windtunnel.ops.values import Value, exp, maximum, minimum, where
 from windtunnel.parallel.communication import beside, enter, leave
-from windtunnel.parallel.linear import linear, shard_of_input, unary
+from windtunnel.parallel.linear import chain, linear, shard_of_input, unary
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch
 
@@ -20,10 +20,11 @@ def activation(name: str, rows: Value, size: Value, gated: bool, style: Style, *
     """The non-linearity (and gate product); its input is kept. An unfused bias costs one more pass."""
     reads = rows * size * (2 if gated else 1)
     more = reads if bias and "activation" not in style.fused and style.training else 0.0
-    return pointwise(
+    op = pointwise(
         name, "activation", reads=reads + more, writes=rows * size + more, act=style.act, flops=8.0 * rows * size,
         saved_bytes=style.act * reads,
     )  # fmt: skip
+    return chain(op, "activation", style) if gated else op
 
 
 def mlp_layer(mlp: MLP, tokens: Value, style: Style, name: str = "mlp", *, alone: bool = True) -> Node:

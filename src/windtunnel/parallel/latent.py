@@ -9,7 +9,7 @@ from windtunnel.ops.tree import Node, seq
 from windtunnel.ops.values import Value
 from windtunnel.parallel.attention import keep, mixed, nothing, prompt_core, view
 from windtunnel.parallel.communication import beside, enter, leave
-from windtunnel.parallel.linear import linear, shard_of_input, unary, used
+from windtunnel.parallel.linear import chain, linear, shard_of_input, unary, used
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch
 
@@ -27,7 +27,8 @@ def latent_layer(a: LatentAttention, batch: Batch, style: Style) -> Node:
     heads, latent = a.heads / tp, a.kv_lora_rank + a.rope_head_dim
     kept = style.act * own * a.hidden
     down = linear("mla.kv_down", own, latent, a.hidden, style, bias=a.bias, saved_bytes=kept)
-    norm = unary("mla.kv_norm", "norm", own * a.kv_lora_rank, style, saved=style.act, parameters=a.kv_lora_rank)
+    kv_norm = unary("mla.kv_norm", "norm", own * a.kv_lora_rank, style, saved=style.act, parameters=a.kv_lora_rank)
+    norm = chain(kv_norm, "norm", style)
     if a.q_lora_rank is None:
         q = linear("mla.q", tokens, heads * a.head_dim, a.hidden, style, saved_bytes=0.0)
         queries: Node = seq(down, norm, beside(q, enter(tokens, a.hidden, style), style, before=True))
@@ -38,7 +39,7 @@ def latent_layer(a: LatentAttention, batch: Batch, style: Style) -> Node:
         q = linear("mla.q_up", tokens, heads * a.head_dim, size, style, saved_bytes=kept)
         queries = seq(
             linear("mla.q_down", own, size, a.hidden, style, bias=a.bias, saved_bytes=0.0),
-            unary("mla.q_norm", "norm", own * size, style, saved=style.act, parameters=size),
+            chain(unary("mla.q_norm", "norm", own * size, style, saved=style.act, parameters=size), "norm", style),
             down,
             norm,
             beside(q, enter(tokens, size + latent, style), style, before=True),
@@ -50,7 +51,8 @@ def latent_layer(a: LatentAttention, batch: Batch, style: Style) -> Node:
     expanded = batch.prefill_tokens if style.training else seen.prefill_context
     kept = shard_of_input(expanded, a.kv_lora_rank, style)
     up = linear("mla.kv_up", expanded, up_size, a.kv_lora_rank, style, saved_bytes=kept)
-    rope = unary("mla.rope", "rope", tokens * (heads + 1) * a.rope_head_dim, style, backward=1.0)
+    turned = unary("mla.rope", "rope", tokens * (heads + 1) * a.rope_head_dim, style, backward=1.0)
+    rope = chain(turned, "rope", style)
     out = linear("attn.out", tokens, a.hidden, a.out_size / tp, style, bias=a.bias)
     return seq(
         queries,

@@ -38,6 +38,30 @@ def unary(name: str, kind: str, elements: Value, style: Style, *, saved: float =
     )
 
 
+UNFUSED: dict[str, tuple[float, int, float]] = {
+    # Bytes beside the one kernel's, kernels, and kept bytes beside the one kernel's, counted over 16-bit tensors from
+    # the operators that Hugging Face's Llama runs one by one in eager PyTorch (transformers, modeling_llama):
+    # RMSNorm: to fp32, square, mean, add and rsqrt (a row each), product, to 16 bits, product with the weight.
+    "norm": (36 / 4, 8, 10 / 2),
+    # Rotation of queries and of keys: product, negation, concatenation, product, sum.
+    "rope": (20 / 4, 10, 1.0),
+    # SiLU, product with the other half; the first result is kept, too.
+    "activation": (10 / 6, 2, 6 / 4),
+    # Scaling, mask, softmax in fp32, to 16 bits.
+    "softmax": (20 / 4, 4, 1.0),
+    # Logits to fp32, log-softmax, its gradient, to 16 bits.
+    "cross_entropy": (14 / 6, 4, 1.0),
+}
+
+
+def chain(op: Op, group: str, style: Style) -> Op:
+    """One kernel where the engine has it fused, else what the separate ones move, launch and keep."""
+    if group in style.fused:
+        return op
+    moved, kernels, kept = UNFUSED[group]
+    return op.but(cached_bytes=moved * op.cached_bytes, kernels=kernels * op.kernels, saved_bytes=kept * op.saved_bytes)
+
+
 def used(op: Op, amount: Value) -> Op:
     """The operator where there is any ``amount`` of work for it; elsewhere its weights are held but not read."""
     return op.but(hbm_bytes=where(amount > 0, op.hbm_bytes, 0.0), kernels=where(amount > 0, op.kernels, 0.0))

@@ -100,8 +100,6 @@ class ServeEngine(_Profile):
     """Tokenisation, HTTP and queues, once a request."""
     asynchronous: bool = False
     """The host prepares the next step while the device runs this one."""
-    reserve_output: bool = False
-    """A request is admitted with room for its whole output (no eviction)."""
     mixed_attention: float = Field(1.0, ge=1)
     """Time of a mixed prefill and decode attention call over the sum of the two alone."""
 
