@@ -45,7 +45,7 @@ class Busy(Mapping[str, Value]):
     def resources(self) -> frozenset[str]:
         """What is busy at all."""
         if self._resources is None:
-            self._resources = frozenset(r for busy, _ in self._parts for r in _resources(busy))
+            self._resources = frozenset().union(*(_resources(busy) for busy, _ in self._parts))
         return self._resources
 
     def __getitem__(self, resource: str) -> Value:
