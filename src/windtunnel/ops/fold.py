@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from windtunnel.ops.op import Op, Price
-from windtunnel.ops.tree import Best, Composite, Cost, Exposed, Flow, Node, Par, Pipeline, Sync
+from windtunnel.ops.together import Cost
+from windtunnel.ops.tree import Best, Composite, Exposed, Flow, Node, Par, Pipeline, Sync
 from windtunnel.ops.values import Value, first_true, maximum, minimum, where
 
 Pricer = Callable[[Op], Price]

@@ -15,7 +15,8 @@ from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.build import COLLECTIVES
 from windtunnel.ops.fold import Evaluation
 from windtunnel.ops.op import Op
-from windtunnel.ops.tree import Best, Composite, Cost, Exposed, Flow, Node, Par, Pipeline, Repeat, Stage, Sync
+from windtunnel.ops.together import Cost
+from windtunnel.ops.tree import Best, Composite, Exposed, Flow, Node, Par, Pipeline, Repeat, Stage, Sync
 
 PASSES = ("forward", "backward", "weight gradient", "send", "epilogue")
 """What a pipeline stage does, in the order of :attr:`windtunnel.ops.tree.Stage.children`."""

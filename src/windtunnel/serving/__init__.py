@@ -1,1 +1,1 @@
-
+"""Requests over time on one engine: how batches form, and what memory holds."""
