@@ -10,12 +10,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from windtunnel.cost import effective_dtype, load_calibration, make_pricer
+from windtunnel.cost import Runtime, effective_dtype, load_calibration, make_pricer
+from windtunnel.cost.collectives import least_wire_bytes
 from windtunnel.engine.infer import infer_answer
+from windtunnel.engine.infer import runtime_of as serving_runtime
 from windtunnel.engine.train import runtime_of, train_answer
 from windtunnel.errors import ScenarioError
-from windtunnel.hardware import RESOURCES, scale_resource
+from windtunnel.hardware import RESOURCES, Cluster, scale_resource
 from windtunnel.ops.fold import Evaluation
+from windtunnel.ops.rewrite import operators
 from windtunnel.parallel.step import training_step
 from windtunnel.scenario.options import InferOptions, TrainOptions, read_options
 from windtunnel.scenario.serve import InferScenario, infer_scenario
@@ -91,6 +94,35 @@ def test_no_step_beats_physics(scenario: TrainScenario) -> None:
     assert float(totals.bytes["hbm"]) / a.hbm.bandwidth_bytes_per_s <= answer.step_time_s * (1 + 1e-9)
     assert answer.mfu is None or 0 < answer.mfu <= 1
     assert answer.hfu is None or answer.hfu <= 1
+
+
+def check_operators(evaluation: Evaluation, cluster: Cluster, runtime: Runtime) -> None:
+    """No operator beats the matrix unit, the memory that serves its bytes, or a byte's way over any level of wire."""
+    a = cluster.accelerator
+    for op in operators(evaluation.tree):
+        seconds = float(evaluation.op_price(op).seconds) * (1 + 1e-9)
+        peak = a.peak_flops.get(effective_dtype(a, op.dtype), a.vector_flops)
+        assert float(op.flops) / peak <= seconds, op.name
+        assert float(op.hbm_bytes) / a.hbm.bandwidth_bytes_per_s <= seconds, op.name
+        assert float(op.hbm_bytes + op.cached_bytes) / a.l2.bandwidth_bytes_per_s <= seconds, op.name
+        if op.group is not None:
+            for level, sent in least_wire_bytes(op, cluster, runtime):
+                assert float(sent) / level.bandwidth_bytes_per_s <= seconds, (op.name, level.name)
+
+
+@LOOSE
+@given(trainings())
+def test_no_operator_of_a_step_beats_physics(scenario: TrainScenario) -> None:
+    """INV-1, INV-2 and INV-3."""
+    check_operators(train_answer(scenario).tree, scenario.cluster, runtime_of(scenario))
+
+
+@LOOSE
+@given(inferences())
+def test_no_operator_of_an_iteration_beats_physics(scenario: InferScenario) -> None:
+    """INV-1, INV-2 and INV-3."""
+    for evaluation in infer_answer(scenario).tree.values():
+        check_operators(evaluation, scenario.cluster, serving_runtime(scenario))
 
 
 @LOOSE
