@@ -40,6 +40,9 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "positions": (
         {"model": "gpt2", "input": 1000, "output": 100}, ["input + output=1100", "1024 learned positions", "up to 1024"]
     ),
+    "more iterations than can be laid out": (
+        {"batch": 10_000, "input": 100_000_000}, ["batch=10000", "input=100000000", "at most 1,000,000"],
+    ),
     "model length": ({"max_model_len": 100}, ["input + output = 1152", "max_model_len=100"]),
 }  # fmt: skip
 

@@ -76,7 +76,22 @@ def infer_scenario(options: InferOptions) -> InferScenario:
         memory_utilization=options.memory_utilization or engine.memory_utilization,
         max_model_len=options.max_model_len,
     )
+    _check_length(options, plan)
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
+
+
+MOST_ITERATIONS = 1_000_000
+"""Prompt iterations that one answer lays out: some seconds of work."""
+
+
+def _check_length(options: InferOptions, plan: ServePlan) -> None:
+    share = -(-options.batch // int(plan.layout.dp))
+    iterations = share * options.input / plan.max_batched_tokens
+    if iterations > MOST_ITERATIONS:
+        raise ScenarioError(
+            f"batch={options.batch} prompts of input={options.input} tokens take {iterations:.2g} iterations of "
+            f"{plan.max_batched_tokens} tokens; at most {MOST_ITERATIONS:,} are accepted: fewer, shorter, or a larger chunk"
+        )
 
 
 def _defaults(options: InferOptions, network: Network, warnings: list[str]) -> InferOptions:
