@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from windtunnel.cost import Runtime, load_calibration, make_pricer
-from windtunnel.engine.answer import bottleneck, cost_usd, elasticities, sureness
+from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, sureness
 from windtunnel.engine.infer import infer, infer_answer
 from windtunnel.engine.train import train, train_answer
 from windtunnel.errors import ScenarioError
@@ -141,7 +141,7 @@ def test_elasticities_of_one_product_add_up_to_what_is_not_latency() -> None:
     cluster = parse_cluster("1xh100-sxm")
     calibration = load_calibration(cluster.accelerator)
     op = gemm("x", 8192.0, 8192.0, 8192.0, dtype="bf16", weight=2.0, act=2.0)
-    found = elasticities(op, cluster, Runtime(), calibration)
+    found = evaluate(op, cluster, Runtime(), calibration)[1]
     price = make_pricer(cluster, Runtime(), calibration)(op)
     assert sum(found.values()) == pytest.approx(1 - float(price.latency) / float(price.seconds), abs=2e-3)
     assert bottleneck(Evaluation(op, make_pricer(cluster, Runtime(), calibration)).critical()).resource == "tensor"

@@ -494,3 +494,17 @@ def test_totals_count_what_is_held_by_group() -> None:
     )
     held = tree_totals(Repeat(2, tree)).held
     assert held == {"saved": 10.0, "saved_core": 6.0, "weight_bytes": 36.0, "dense": 20.0, "expert_frozen": 8.0}
+
+
+@settings(max_examples=EXAMPLES)
+@given(any_tree())
+def test_one_of_many_machines_is_that_machine(tree: Node) -> None:
+    """What :meth:`Evaluation.at` reads off an array of machines against pricing the machine alone."""
+    tensor, hbm, gap = np.array([1.0, 0.99, 1.0]), np.array([1.0, 1.0, 0.5]), np.array([1.0, 1.0, 1.0])
+    many = Evaluation(tree, Machine(tensor, hbm, gap))
+    for i in range(3):
+        one, alone = many.at(i), Evaluation(tree, Machine(tensor[i], hbm[i], gap[i]))
+        assert one.seconds() == pytest.approx(alone.seconds(), rel=1e-12, abs=1e-12)
+        for ours, theirs in ((one.exposed(), alone.exposed()), (one.critical(), alone.critical())):
+            assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+        assert one.totals().flops == pytest.approx(alone.totals().flops)

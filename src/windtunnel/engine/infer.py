@@ -9,7 +9,7 @@ import numpy as np
 
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
 from windtunnel.cost.calibration import Calibration
-from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, elasticities, plain, sureness
+from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
 from windtunnel.report import explain
@@ -129,12 +129,10 @@ def infer_answer(scenario: InferScenario) -> InferResult:
 
 
 def _phase(tree: Node, scenario: InferScenario, runtime: Runtime, calibration: Calibration) -> tuple[Phase, Evaluation]:
-    evaluation = Evaluation(tree, make_pricer(scenario.cluster, runtime, calibration))
+    evaluation, elasticity = evaluate(tree, scenario.cluster, runtime, calibration)
     time_s = {k: v for k, v in plain(evaluation.by_kind()).items() if v > 0}
     bound = bottleneck(plain(evaluation.critical()))
-    return Phase(
-        bottleneck=bound, time_s=time_s, elasticity=elasticities(tree, scenario.cluster, runtime, calibration)
-    ), evaluation
+    return Phase(bottleneck=bound, time_s=time_s, elasticity=elasticity), evaluation
 
 
 def _energy(course: Course, scenario: InferScenario, calibration: Calibration) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
-from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, elasticities, plain, sureness
+from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
+from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.engine.run import whole_run
 from windtunnel.hardware.machine import Cluster
 from windtunnel.models.flops import (
@@ -63,7 +63,7 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
     step = training_step(network, plan, scenario.engine, schedule)
     runtime = runtime_of(scenario)
     calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
-    evaluation = Evaluation(step.tree, make_pricer(cluster, runtime, calibration))
+    evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration)
     seconds = float(evaluation.seconds())
     exposed = plain(evaluation.exposed())
     critical = plain(evaluation.critical())
@@ -109,7 +109,7 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         time_s=time_s,
         bottleneck=bottleneck(critical),
         critical_s=critical,
-        elasticity=elasticities(step.tree, cluster, runtime, calibration),
+        elasticity=elasticity,
         energy_j=joules,
         cost_usd_per_step=cost_usd(cluster, seconds, gpus),
         interval=None,

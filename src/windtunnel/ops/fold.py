@@ -6,8 +6,10 @@ prices an operator once. Nothing here knows what an operator is or what a machin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.together import Cost
@@ -18,9 +20,13 @@ Pricer = Callable[[Op], Price]
 
 
 class Evaluation:
-    """One tree under one pricing function. Costs are kept per node, by identity."""
+    """One tree under one pricing function. Costs are kept per node, by identity.
 
-    __slots__ = ("_costs", "_free", "_orders", "_prices", "_shown", "price", "tree")
+    The pricing function may charge for many machines at once (values with a leading axis); :meth:`at` is then one of
+    them, without pricing anything again.
+    """
+
+    __slots__ = ("_costs", "_free", "_index", "_many", "_orders", "_prices", "_shown", "price", "tree")
 
     def __init__(self, tree: Node, price: Pricer) -> None:
         self.tree = tree
@@ -30,13 +36,26 @@ class Evaluation:
         self._shown: dict[int, dict[str, Value]] = {}
         self._free: dict[int, Value] = {}
         self._orders: list[Node] = []
+        self._many: Evaluation | None = None
+        self._index = 0
+
+    def at(self, index: int) -> Evaluation:
+        """The evaluation on the machine ``index`` of those that this one prices, with plain numbers."""
+        one = Evaluation(self.tree, self.price)
+        one._many, one._index = self, index
+        return one
 
     def cost(self, node: Node) -> Cost:
         """Device seconds, host seconds and busy seconds by resource of a node of the tree."""
         known = self._costs.get(id(node))
         if known is not None:
             return known
-        if isinstance(node, Op):
+        if self._many is not None:
+            many, i = self._many.cost(node), self._index
+            result = Cost(_pick(many.seconds, i), _pick(many.host, i), _Picked(many.busy, i))
+            if isinstance(node, Pipeline):
+                self._free[id(node)] = _pick(self._many._without_sends(node), i)
+        elif isinstance(node, Op):
             p = self.op_price(node)
             result = Cost(p.seconds, p.host, p.busy)
         elif isinstance(node, Pipeline):
@@ -83,7 +102,13 @@ class Evaluation:
     def op_price(self, op: Op) -> Price:
         known = self._prices.get(id(op))
         if known is None:
-            known = self._prices[id(op)] = self.price(op)
+            if self._many is None:
+                known = self.price(op)
+            else:
+                p, i = self._many.op_price(op), self._index
+                busy = {r: _pick(v, i) for r, v in p.busy.items()}
+                known = Price(_pick(p.seconds, i), busy, _pick(p.latency, i), _pick(p.host, i))
+            self._prices[id(op)] = known
         return known
 
     def seconds(self, node: Node | None = None) -> Value:
@@ -248,6 +273,28 @@ class Evaluation:
             if isinstance(each, Op):
                 result.add(each, times)
         return result
+
+
+def _pick(value: Value, index: int) -> Value:
+    return float(value[index]) if isinstance(value, np.ndarray) and value.ndim else value
+
+
+class _Picked(Mapping[str, Value]):
+    """Busy seconds on one of many machines, looked up when asked for."""
+
+    __slots__ = ("_busy", "_index")
+
+    def __init__(self, busy: Mapping[str, Value], index: int) -> None:
+        self._busy, self._index = busy, index
+
+    def __getitem__(self, resource: str) -> Value:
+        return _pick(self._busy[resource], self._index)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._busy)
+
+    def __len__(self) -> int:
+        return len(self._busy)
 
 
 def _merge(into: dict[str, Value], more: dict[str, Value], times: Value) -> dict[str, Value]:

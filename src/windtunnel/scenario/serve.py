@@ -90,7 +90,8 @@ def _check_length(options: InferOptions, plan: ServePlan) -> None:
     if iterations > MOST_ITERATIONS:
         raise ScenarioError(
             f"batch={options.batch} prompts of input={options.input} tokens take {iterations:.2g} iterations of "
-            f"{plan.max_batched_tokens} tokens; at most {MOST_ITERATIONS:,} are accepted: fewer, shorter, or a larger chunk"
+            f"{plan.max_batched_tokens} tokens; at most {MOST_ITERATIONS:,} are accepted: ask for fewer or shorter "
+            "prompts, or a larger chunk"
         )
 
 
