@@ -54,6 +54,13 @@ def test_failures_cost_and_rarer_ones_cost_less() -> None:
     assert run(accelerator_mtbf_hours=1000)["job_mtbf_hours"] == pytest.approx(1 / (256 / 1000 + 32 / 17577))
 
 
+def test_more_failures_ask_for_more_spares() -> None:
+    often, seldom = run(mtbf_hours=2)["spare_nodes"], run(mtbf_hours=2000)["spare_nodes"]
+    assert often > seldom >= 0
+    # A failure every 2 hours and 133 hours of repair: 66.5 nodes are away on average.
+    assert 66.5 < often < 100
+
+
 def test_asynchronous_and_faster_checkpoints_stop_training_less() -> None:
     plain = run(mtbf_hours=5, checkpoint_every=600)
     assert (

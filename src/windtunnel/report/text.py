@@ -199,6 +199,7 @@ def _run(run: Mapping[str, object] | None) -> list[RenderableType]:
         for name, value in lost.items():
             table.add_row(f"lost to {name}", units.duration(value))
     row("failures", "failures", f"{units.count(figure('failures'))}")
+    row("spare nodes", "spare_nodes", f"{units.count(figure('spare_nodes'))}")
     row("checkpoint every", "checkpoint_every_s", units.duration(figure("checkpoint_every_s")))
     row("energy", "energy_j", units.energy(figure("energy_j")))
     row("GPU hours", "gpu_hours", units.count(figure("gpu_hours")))

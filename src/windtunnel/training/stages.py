@@ -6,7 +6,7 @@ where a schedule's order changes, can matter. Those stages lie along axis 0; the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,6 @@ import numpy as np
 from windtunnel.errors import ScenarioError
 from windtunnel.ops.pipeline import StageTimes
 from windtunnel.ops.values import Array, Value
-
-PerStage = Callable[[Array], Array]
-"""A time by stage index."""
 
 
 class Stages:
