@@ -2,6 +2,8 @@
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from windtunnel.cost import load_calibration, make_pricer
 from windtunnel.cost.calibration import FOLDER
@@ -85,5 +87,41 @@ def test_malformed_files_are_refused(tmp_path, text, named):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ScenarioError, match="cannot be read"):
+    with pytest.raises(ScenarioError, match="no file"):
         load_calibration(load_accelerator("h100-sxm"), str(tmp_path / "no.yaml"))
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(LEAVES, inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    ["kernels", "devices", "collectives", "gemm", "copies", "bf16", "h100-sxm", "compute", "all_reduce"]
+)
+FILES = st.recursive(
+    ANYTHING, lambda inner: st.dictionaries(NAMES | LEAVES, inner, max_size=4), max_leaves=12
+)  # fmt: skip
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(FILES)
+def test_any_file_is_a_calibration_or_one_clear_line(tmp_path, content):
+    """INV-8."""
+    file = tmp_path / "any.yaml"
+    file.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    said = ""
+    try:
+        calibration = load_calibration(load_accelerator("h100-sxm"), str(file))
+        make_pricer(parse_cluster("8xh100-sxm"), calibration=calibration)
+    except ScenarioError as error:
+        said = str(error)
+    assert "\n" not in said
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    file = tmp_path / "mine.yaml"
+    for compute in (0.5, 0.25):
+        file.write_text(f"kernels: {{gemm: {{bf16: {{compute: {compute}, source: {'x' * int(10 * compute)}}}}}}}")
+        assert load_calibration(load_accelerator("h100-sxm"), str(file)).gemm["bf16"].compute == compute

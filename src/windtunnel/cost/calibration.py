@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware.machine import Accelerator
+from windtunnel.hardware.yaml_file import SafeLoader, read_user_yaml
 
 FOLDER = Path(__file__).parent / "calibrations"
 
@@ -192,22 +193,25 @@ def load_calibration(accelerator: Accelerator, path: str | None = None) -> Calib
     Raises:
         ScenarioError: the file cannot be read or holds something else.
     """
-    return _load(accelerator.family, accelerator.name, path)
+    if path is None:
+        return _load(accelerator.family, accelerator.name, None, "")
+    try:
+        stamp = str(Path(path).stat())
+    except (OSError, ValueError):
+        stamp = ""  # reading it says what is wrong
+    return _load(accelerator.family, accelerator.name, path, stamp)
 
 
 @cache
-def _load(family: str, device: str, path: str | None) -> Calibration:
+def _load(family: str, device: str, path: str | None, stamp: str) -> Calibration:
+    """``stamp`` changes when the user's file does."""
     sections: dict[str, Any] = {}
     for name in _chain(family):
         data = _shipped(name)
         _lay_over(sections, data.get("kernels", {}))
         _lay_over(sections, data.get("devices", {}).get(device, {}))
     if path is not None:
-        data = _read(Path(path))
-        extra = set(data) - {"family", "parent", "kernels", "devices", "collectives"}
-        if extra:
-            known = "kernels, devices, collectives"
-            raise ScenarioError(f"calibration file {path}: unknown section {min(extra)!r}; accepted: {known}")
+        data = _user_file(path)
         if not isinstance(data.get("devices", {}), dict):
             raise ScenarioError(f"calibration file {path}: devices is not a mapping")
         for part in (data.get("kernels", {}), data.get("devices", {}).get(device, {})):
@@ -222,6 +226,17 @@ def _load(family: str, device: str, path: str | None) -> Calibration:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ScenarioError(f"calibration file {path or family}: {where}: {first['msg']}") from None
+
+
+def _user_file(path: str) -> dict[str, Any]:
+    data = read_user_yaml(path)
+    if not isinstance(data, dict):
+        raise ScenarioError(f"calibration file {path} does not hold a mapping with sections kernels, collectives")
+    for name in data:
+        if name not in ("family", "parent", "kernels", "devices", "collectives"):
+            accepted = "kernels, devices, collectives"
+            raise ScenarioError(f"calibration file {path}: unknown section {str(name)[:80]!r}; accepted: {accepted}")
+    return data
 
 
 def forget() -> None:
@@ -243,22 +258,10 @@ def _chain(family: str) -> list[str]:
 @cache
 def _shipped(name: str) -> Mapping[str, Any]:
     path = FOLDER / f"{name}.yaml"
-    return _read(path) if path.is_file() else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        data = yaml.load(path.read_text(), Loader=loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"calibration file {path} cannot be read: {type(error).__name__}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise ScenarioError(f"calibration file {path} is not YAML{line}") from None
-    if not isinstance(data, dict):
-        raise ScenarioError(f"calibration file {path} does not hold a mapping with sections kernels, collectives")
-    return data
+    if not path.is_file():
+        return {}
+    loaded: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
+    return loaded
 
 
 def _check(part: Any, path: str) -> None:
@@ -268,10 +271,14 @@ def _check(part: Any, path: str) -> None:
     for section, entries in part.items():
         if section not in _TABLES + _SINGLE:
             known = ", ".join(_TABLES + _SINGLE)
-            raise ScenarioError(f"calibration file {path}: unknown section {section!r}; accepted: {known}")
+            shown = str(section)[:80]
+            raise ScenarioError(f"calibration file {path}: unknown section {shown!r}; accepted: {known}")
         nested = entries.values() if isinstance(entries, dict) and section in _TABLES else [entries]
         if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in nested):
             raise ScenarioError(f"calibration file {path}: section {section!r} is not a mapping of entries")
+        for fields in nested:
+            if not all(isinstance(name, str) for name in fields):
+                raise ScenarioError(f"calibration file {path}: section {section!r} has a field that is not a name")
 
 
 def _lay_over(base: dict[str, Any], part: Mapping[str, Any]) -> None:
