@@ -9,6 +9,7 @@ scores and values: ``2 · heads · (head_dim + v_head_dim)`` for each token atte
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 from windtunnel.models.network import MLP, Attention, Block, FeedForward, LatentAttention, Mixer, Network, StateSpace
@@ -107,11 +108,9 @@ def _cross(blocks: tuple[Block, ...], source: float) -> float:
 
 def counted(blocks: tuple[Block, ...]) -> list[tuple[Block, int]]:
     """Distinct layers with how often each occurs, in order of first occurrence."""
-    counts: dict[int, tuple[Block, int]] = {}
-    for block in blocks:
-        known = counts.get(id(block))
-        counts[id(block)] = (block, known[1] + 1 if known else 1)
-    return list(counts.values())
+    # Equal layers of a network are one object.
+    objects = {id(block): block for block in blocks}
+    return [(objects[key], n) for key, n in Counter(map(id, blocks)).items()]
 
 
 def _dense(blocks: tuple[Block, ...]) -> float:

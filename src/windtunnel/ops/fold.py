@@ -119,7 +119,7 @@ class Evaluation:
     def exposed(self, node: Node | None = None) -> dict[str, Value]:
         """Seconds by category; overlapped time goes to the main stream. Adds up to :meth:`seconds`."""
         root = self.tree if node is None else node
-        return _merge(self._exposed(root), self._waiting(self.cost(root)), 1)
+        return _merge(dict(self._exposed(root)), self._waiting(self.cost(root)), 1)
 
     @staticmethod
     def _waiting(c: Cost) -> dict[str, Value]:
@@ -130,14 +130,14 @@ class Evaluation:
         known = self._shown.get(id(node))
         if known is None:
             known = self._shown[id(node)] = self._expose(node)
-        return dict(known)
+        return known
 
     def _expose(self, node: Node) -> dict[str, Value]:
         total = self.cost(node).seconds
         if isinstance(node, Op):
             return {node.category: total}
         if isinstance(node, Sync):
-            return _merge(self._exposed(node.part), self._waiting(self.cost(node.part)), 1)
+            return _merge(dict(self._exposed(node.part)), self._waiting(self.cost(node.part)), 1)
         if isinstance(node, Pipeline):
             return self._exposed_pipeline(node)
         if isinstance(node, Par | Flow):
