@@ -60,7 +60,9 @@ def price(
 
 kinds = st.sampled_from(COLLECTIVES)
 constants = st.sampled_from([HOPPER, AMPERE, load_collective_constants("", "")])
-runtimes = st.builds(Runtime, all_reduce=st.sampled_from(["nccl", "custom"]), in_network=st.booleans())
+runtimes = st.builds(
+    Runtime, all_reduce=st.sampled_from(["nccl", "custom"]), in_network=st.booleans(), hierarchical=st.booleans()
+)
 sizes = st.sampled_from([1, 2, 3, 4, 6, 8, 12, 16, 24, 64, 72, 512, 4096])
 strides = st.sampled_from([1, 2, 3, 4, 8, 16, 300])
 messages = st.one_of(st.just(0.0), st.floats(1.0, 1e11))
@@ -218,6 +220,24 @@ class TestHugeMessages:
         whole = 32 / (2 * 31) * min(8 * nic, 450e9 * HOPPER.scale_up.ring)
         assert self.rate("all_reduce", 32, machine, runtime=PLAIN) == pytest.approx(whole, rel=1e-2)
         assert self.rate("all_gather", 4, machine, stride=8) == pytest.approx(4 / 3 * nic, rel=1e-4)
+
+    def test_level_by_level_adds_the_levels_up(self):
+        """4 nodes of 8: scatter and gather inside, then an eighth of the bytes over each NIC."""
+        machine = cluster(H100, NDR, SPINE)
+        inside = 2 * 7 / 8 / (H100.bandwidth_bytes_per_s * HOPPER.scale_up.ring)
+        across = 2 * 3 / 4 / 8 / (NDR.bandwidth_bytes_per_s * HOPPER.scale_out.ring)
+        by_level = Runtime(in_network=False, hierarchical=True)
+        pricer_rate = self.rate("all_reduce", 32, machine, runtime=by_level)
+        assert pricer_rate == pytest.approx(
+            max(1 / (inside + across), self.rate("all_reduce", 32, machine, runtime=PLAIN))
+        )
+
+    def test_level_by_level_has_fewer_hops(self):
+        machine, by_level = cluster(H100, NDR, SPINE), Runtime(in_network=False, hierarchical=True)
+        gathered = [price("all_gather", 512.0, 512, machine, runtime=r).seconds for r in (PLAIN, by_level)]
+        assert gathered[1] < gathered[0] / 4
+        alone = [price("all_gather", 512.0, 8, machine, runtime=r).seconds for r in (PLAIN, by_level)]
+        assert alone[0] == alone[1]
 
     def test_sharp_sends_each_byte_once(self):
         sharp = replace(NDR, in_network_reduction=True)

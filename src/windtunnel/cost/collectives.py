@@ -9,6 +9,7 @@ Bytes per rank on each level, for S bytes, p ranks, k blocks of m ranks meeting 
 
     ring                all_reduce 2(p-1)/p S/m      gather, scatter (p-1)/p S/m      broadcast S/m
     tree                as the ring, at NCCL's lower efficiency, over fewer hops
+    hierarchical        as the ring, but one level after the other instead of all at once, over (k-1) hops a level
     in the switch       all_reduce (1+1/k) S/m on scale-up (read once, a k-th written back), S/m on scale-out, and
                         2(k-1)/k S/m on the levels that cannot (scatter or reduce there, and gather)
     one shot, two shot  all_reduce (p-1) S, 2(p-1)/p S
@@ -200,12 +201,16 @@ def price_collective(op: Op, cluster: Cluster, constants: CollectiveConstants, r
         ways = [way(1, size, 0.0) for way in (pricer.ring, pricer.tree)]
     elif op.kind == "all_reduce":
         ways = [way(2, 2 * (size - 1), pricer.own) for way in (pricer.ring, pricer.tree)]
+        if runtime.hierarchical:
+            ways.append(pricer.hierarchical(2))
         if runtime.in_network and any(s.level.in_network_reduction for s in path):
             ways += pricer.in_network()
         if runtime.all_reduce == "custom":
             ways += pricer.custom()
     else:
         ways = [pricer.ring(1, size - 1, pricer.own)]
+        if runtime.hierarchical:
+            ways.append(pricer.hierarchical(1))
     best = _cheapest(ways)
     if isinstance(size, int | float):
         return best
@@ -287,6 +292,30 @@ class _Pricer:
         passing = through_ports(self.path, amounts, most)
         wires = [b / k.ring * unit for b, k, unit in zip(passing, self.links, self.units, strict=True)]
         return self._price(fixed, wires, None if self.on_port else chunk * (chunks + own) / self.port_link.ring)
+
+    def hierarchical(self, passes: int) -> Price:
+        """Blocks reduce and scatter inside, meet outside and gather inside: a ring on each level, in turn.
+
+        ``passes``: 2 for an all-reduce, 1 for a gather or scatter alone. Every pass over a level is a call of its own,
+        but for the two of the outermost one (Horovod's hierarchical all-reduce; Jia et al., arXiv 1807.11205,
+        section 3.2).
+        """
+        levels: Value = 0.0
+        for span in self.path:
+            levels = levels + span.used
+        fixed: Value = (passes * levels - (passes - 1)) * self.constants.launch_s
+        busy: dict[str, Value] = {}
+        taken: Value = 0.0
+        for span, link, unit in zip(self.path, self.links, self.units, strict=True):
+            moved = passes * (span.fan - 1) / span.fan * self.sent / span.inner
+            through_port = moved / self.port_link.ring / self.port.bandwidth_bytes_per_s
+            wire = maximum(moved / link.ring * unit, through_port)
+            taken = taken + wire + passes * sqrt(link.ramp_s * wire / passes)
+            fixed = fixed + passes * ring_steps(span) * link.hop * span.level.latency_s
+            resource = span.level.resource
+            busy[resource] = busy.get(resource, 0.0) + wire
+        # On one level it is the ring.
+        return Price(where(levels > 1, fixed + taken, float("inf")), busy, fixed)
 
     def tree(self, passes: int, chunks: Value, own: float) -> Price:
         """Up and down (or only down) a double binary tree, each with half of the bytes (Sanders et al. 2009).

@@ -13,7 +13,8 @@ class Runtime:
     ``all_reduce``: "nccl", or "custom" for the one-shot and two-shot kernels of serving engines inside a node;
     ``graphs``: kernels are replayed from a captured graph, so gaps between them are the device's smallest;
     ``sustained``: the machine runs at full power for hours (training), where clocks settle lower than in a benchmark;
-    ``in_network``: collectives may use the switches' own reduction (NVLS, SHARP) where the fabric has it.
+    ``hierarchical``: collectives over nodes may run level by level (Horovod's hierarchical all-reduce) besides in one
+    ring or tree; ``in_network``: collectives may use the switches' own reduction (NVLS, SHARP) where the fabric has it.
     """
 
     attention: str = "flash2"
@@ -21,3 +22,4 @@ class Runtime:
     graphs: bool = False
     sustained: bool = False
     in_network: bool = True
+    hierarchical: bool = False

@@ -34,7 +34,9 @@ def runtime_of(scenario: InferScenario) -> Runtime:
     """How a serving engine runs kernels."""
     e = scenario.engine
     attention = e.attention if e.attention != "eager" else "flash2"
-    return Runtime(attention, e.all_reduce, e.graphs, sustained=False, in_network=e.in_network)
+    return Runtime(
+        attention, e.all_reduce, e.graphs, sustained=False, in_network=e.in_network, hierarchical=e.hierarchical
+    )
 
 
 UNLIMITED = 10**9

@@ -53,7 +53,14 @@ def runtime_of(scenario: TrainScenario) -> Runtime:
     """How a training framework runs kernels."""
     engine = scenario.engine
     attention = engine.attention if engine.attention != "eager" else "flash2"
-    return Runtime(attention, engine.all_reduce, engine.graphs, sustained=True, in_network=engine.in_network)
+    return Runtime(
+        attention,
+        engine.all_reduce,
+        engine.graphs,
+        sustained=True,
+        in_network=engine.in_network,
+        hierarchical=engine.hierarchical,
+    )
 
 
 def train_answer(scenario: TrainScenario) -> TrainResult:

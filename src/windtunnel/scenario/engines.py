@@ -30,6 +30,8 @@ class _Profile(BaseModel):
     graphs: bool = False
     all_reduce: Literal["nccl", "custom"] = "nccl"
     in_network: bool = True
+    hierarchical: bool = False
+    """Collectives over nodes may run level by level, besides in one ring or tree over all ranks."""
     fused: frozenset[
         Literal["norm", "rope", "activation", "residual", "softmax", "cross_entropy", "qkv", "add_norm"]
     ] = frozenset()
