@@ -83,8 +83,11 @@ def test_a_plot_is_drawn(points: list[Point], make_infer: Make, tmp_path: Path, 
     file = tmp_path / name
     plot_sweep(points, file)
     assert file.read_bytes().startswith(start)
+    if name == "a.svg":  # text is drawn as paths, each with its words in a comment
+        assert "<!-- does not fit -->" in file.read_text()
+    plot_sweep(points[:1], file)
     words = [point({"engine": e, "batch": b}, make_infer()) for e in ("vllm", "sglang") for b in (1, 8)]
     plot_sweep(words, file)
     assert file.stat().st_size > 1000
     with pytest.raises(ScenarioError, match="nothing to draw"):
-        plot_sweep(points[:1], file)
+        plot_sweep(points[3:], file)

@@ -42,29 +42,43 @@ def check_plot(path: str | Path) -> str:
 def plot_sweep(points: Sequence[Point], path: str | Path) -> None:
     """Draw throughput and latency over the first swept option, one line for each value of the others.
 
-    Points without a usable answer are left out. Raises:
-        ScenarioError: matplotlib is missing, the suffix is unknown, no point works, or the file cannot be written.
+    A plan that does not fit is an empty circle, off its line; a point without an answer is left out. Raises:
+        ScenarioError: matplotlib is missing, the suffix is unknown, no point has an answer, or the file cannot be
+            written.
     """
     kind = check_plot(path)
     from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 
-    working = [p for p in points if p.works]
-    if not working:
-        raise ScenarioError(f"--plot: none of the {len(points)} points of the sweep fits; there is nothing to draw")
+    result = next((p.result for p in points if p.result is not None), None)
+    if result is None:
+        raise ScenarioError(f"--plot: none of the {len(points)} points of the sweep is right; there is nothing to draw")
     x_name = next(iter(points[0].values))
-    metrics = _TRAIN if isinstance(working[0].result, TrainResult) else _INFER
+    metrics = _TRAIN if isinstance(result, TrainResult) else _INFER
     # The words of an axis stand in the order in which they were swept.
     names = list(dict.fromkeys(str(p.values[x_name]) for p in points))
     numeric = all(isinstance(p.values[x_name], int | float) for p in points)
     figure = Figure(figsize=(9.0, 4.0), layout="constrained")
     axes = figure.subplots(1, len(metrics))
+
+    def place(p: Point) -> Any:
+        return p.values[x_name] if numeric else names.index(str(p.values[x_name]))
+
     for axis, (metric, label, factor) in zip(axes, metrics, strict=True):
-        for title, line in _lines(working, x_name).items():
-            xs = [p.values[x_name] if numeric else names.index(str(p.values[x_name])) for p in line]
-            axis.plot(xs, [factor * getattr(p.result, metric) for p in line], marker="o", label=title)
+        highest = 0.0
+        for number, (title, line) in enumerate(_lines(points, x_name).items()):
+            drawn = [
+                (p.works, place(p), factor * y) for p in line if (y := getattr(p.result, metric, None)) is not None
+            ]
+            style = {"marker": "o", "color": f"C{number}"}
+            fitting = [(x, y) for works, x, y in drawn if works]
+            axis.plot([x for x, _ in fitting], [y for _, y in fitting], label=title, **style)
+            for works, x, y in drawn:
+                if not works:
+                    axis.plot(x, y, fillstyle="none", **style)
+                highest = max(highest, y)
         axis.set_xlabel(x_name)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * highest or 1)
         axis.grid(alpha=0.3)
         if not numeric:
             axis.set_xticks(range(len(names)), names)
@@ -74,10 +88,11 @@ def plot_sweep(points: Sequence[Point], path: str | Path) -> None:
             axis.set_xscale("log", base=2)
         if len(ticks) <= MOST_TICKS:
             axis.set_xticks(ticks, [f"{t:g}" for t in ticks], minor=False)
-    if len(_lines(working, x_name)) > 1:
-        axes[0].legend(fontsize="small")
-    result = working[0].result
-    assert result is not None
+    if any(p.result is not None and not p.works for p in points):
+        axes[0].plot([], [], "o", color="grey", fillstyle="none", label="does not fit")
+    handles, labels = axes[0].get_legend_handles_labels()  # less the empty title of a line on its own
+    if labels:
+        axes[0].legend(handles, labels, fontsize="small")
     figure.suptitle(
         f"{result.model} on {result.on}" if "on" not in points[0].values else result.model, fontsize="medium"
     )
