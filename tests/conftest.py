@@ -1,12 +1,23 @@
-"""What all tests share: how Hypothesis searches, and where the measured data are."""
+"""What all tests share: how Hypothesis searches, where the measured data are, and a service to report on."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
+
+from windtunnel.scenario.results import Bottleneck
+from windtunnel.scenario.simulation import SimulateResult
+from windtunnel.scenario.workload import Slo
+from windtunnel.serving.histogram import BINS, add_run
+from windtunnel.serving.metrics import Physics, Setting, nothing_run, summarise
+from windtunnel.serving.outcome import PS, Cells, Iterations, Outcome, Pool, Series, Status
+from windtunnel.serving.workload.requests import Workload
 
 # Repeatable by default: the same code gives the same verdict everywhere. HYPOTHESIS_PROFILE=explore looks further.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
@@ -21,3 +32,147 @@ def measured_data() -> Path:
     if not folder:
         pytest.skip("WINDTUNNEL_DATA does not name a folder of measured data")
     return Path(folder)
+
+
+class FakeService:
+    """A small serving engine of invented speed, so that metrics and reports are tested without the real ones.
+
+    Chunked prefill in order of arrival, one replica; ``slots`` and ``kv_tokens`` limit what runs at once.
+    """
+
+    def workload(self, n: int = 120, rate: float = 25.0, seed: int = 0) -> Workload:
+        rng = np.random.default_rng(seed)
+        return Workload(
+            name="fake",
+            arrival_s=np.cumsum(rng.exponential(1 / rate, n)),
+            input_tokens=np.clip(rng.lognormal(6.0, 0.8, n), 1, 6000).astype(np.int64),
+            output_tokens=np.clip(rng.lognormal(4.4, 0.7, n), 1, 900).astype(np.int64),
+            warnings=("an invented workload",),
+        )
+
+    def outcome(
+        self,
+        workload: Workload,
+        *,
+        slots: int = 48,
+        kv_tokens: int = 40_000,
+        stop_s: float = math.inf,
+        speed: float = 1,
+    ) -> Outcome:
+        n = len(workload)
+        arrival = np.round(workload.arrival_s * PS).astype(np.int64)
+        start, first, finish = (np.full(n, -1, np.int64) for _ in range(3))
+        prompt, output = workload.input_tokens.tolist(), workload.output_tokens.tolist()
+        itl = np.zeros(BINS, np.int64)
+        done, made, last = [0] * n, [0] * n, [0] * n
+        running: list[int] = []
+        rows: list[tuple[int, ...]] = []
+        samples: list[tuple[float, ...]] = []
+        now = fresh = batch_sum = batch_max = tokens = 0
+        busy = integral = 0.0
+        blocked = {"kv_cache": 0.0, "max_batch": 0.0}
+        kv_peak = kv_time = 0.0
+        while (fresh < n or running) and now < stop_s * PS:
+            if not running and arrival[fresh] > now:
+                now = int(arrival[fresh])
+            held = sum(prompt[r] + output[r] for r in running)
+            reason = ""
+            while fresh < n and arrival[fresh] <= now:
+                reason = "max_batch" if len(running) >= slots else ""
+                reason = reason or ("kv_cache" if held + prompt[fresh] + output[fresh] > kv_tokens and running else "")
+                if reason:
+                    break
+                held += prompt[fresh] + output[fresh]
+                running.append(fresh)
+                fresh += 1
+            budget, prefill, decodes, context = 2048, 0, 0, 0
+            work = []
+            for r in running:
+                todo = prompt[r] - done[r]
+                take = min(todo, budget) if todo else 1
+                if take:
+                    budget -= take
+                    work.append((r, take))
+                    prefill, decodes = (prefill + take, decodes) if todo else (prefill, decodes + 1)
+                    context += done[r] + made[r]
+            length = round((6e-3 + 5e-5 * prefill + 2e-5 * decodes + 2e-8 * context) / speed * PS)
+            begun, now = now, now + length
+            busy += length / PS
+            integral += length / PS * len(running)
+            waiting = int(np.searchsorted(arrival, now, side="right")) - fresh
+            for r, take in work:
+                if start[r] < 0:
+                    start[r] = begun
+                if done[r] < prompt[r]:
+                    done[r] += take
+                    if done[r] < prompt[r]:
+                        continue
+                    first[r] = now
+                else:
+                    add_run(itl, now - last[r], 0, 1, 1)
+                last[r] = now
+                made[r] += 1
+                tokens += 1
+                if made[r] == output[r]:
+                    finish[r] = now
+                    running.remove(r)
+            if reason:
+                blocked[reason] += length / PS
+            kv_peak, kv_time = max(kv_peak, held / kv_tokens), kv_time + length / PS * held / kv_tokens
+            batch_sum, batch_max = batch_sum + len(work), max(batch_max, len(work))
+            rows.append((0, 0, begun, now, 1, prefill, decodes, context))
+            samples.append((now / PS, waiting, len(running), held / kv_tokens, tokens, int((finish >= 0).sum())))
+        status = np.where(finish >= 0, Status.COMPLETED, Status.UNFINISHED).astype(np.int8)
+        stays = np.where(finish >= 0, finish, now) - arrival
+        pool = Pool(
+            name="engine", replicas=1, accelerators=1, cells=Cells(np.zeros(0), {}),
+            kv_capacity_tokens=float(kv_tokens), kv_peak=kv_peak,
+            kv_mean=kv_time / (now / PS), busy_s=busy, up_s=now / PS, accelerator_seconds=now / PS,
+            blocked_s=blocked, iterations=len(rows), batch_sum=float(batch_sum), batch_max=batch_max,
+        )  # fmt: skip
+        zeros = np.zeros(n, np.int32)
+        return Outcome(
+            arrival=arrival, start=start, first=first, finish=finish, status=status, preempted=zeros,
+            cached_tokens=np.zeros(n, np.int64), replica=np.where(start >= 0, 0, -1).astype(np.int32), retries=zeros,
+            itl=itl, pools=(pool,), series=Series(*(np.array(c, float) for c in zip(*samples, strict=True))),
+            end=now, events=len(rows), wall_s=0.25, compiled=False,
+            iterations=Iterations(*(np.array(c, np.int64) for c in zip(*rows, strict=True))),
+            queue_integral_s=float(np.clip(stays, 0, None).sum()) / PS,
+        )  # fmt: skip
+
+    def result(
+        self,
+        outcome: Outcome | None,
+        workload: Workload,
+        *,
+        warmup_s: float = 0.0,
+        slo: Slo | None = None,
+        **changes: Any,
+    ) -> SimulateResult:
+        """The answer; None is a service that does not fit. ``changes``: fields of the setting."""
+        fields: dict[str, Any] = {
+            "model": "toy", "on": "1xh100-sxm", "seed": 0, "accelerators": 1.0,
+            "plan": {"tp": 1, "replicas": 1, "precision": "bf16", "engine": "vllm", "scheduler": "chunked"},
+            "memory_bytes": {"weights": 15 * 2.0**30, "kv_cache": 50 * 2.0**30, "activations": 3 * 2.0**30,
+                             "total": 68 * 2.0**30, "capacity": 79 * 2.0**30},
+            "shortfall_bytes": 0.0 if outcome is not None else 2.0**33,
+            "calibrated": True, "warnings": ["no error interval yet"], **changes,
+        }  # fmt: skip
+        if outcome is None:
+            physics = Physics({}, 0.0, None, 0.0)
+            return summarise(nothing_run(workload), workload, Setting(**fields), physics, slo=slo)
+        physics = Physics({"tensor": 0.21, "hbm": 0.62, "scale_up": 0.0}, 520.0 * outcome.end / PS,
+                          Bottleneck("hbm", 0.71), 2.5 / 3600 * outcome.end / PS)  # fmt: skip
+        return summarise(outcome, workload, Setting(**fields), physics, slo=slo, warmup_s=warmup_s)
+
+
+@pytest.fixture(scope="session")
+def service() -> FakeService:
+    return FakeService()
+
+
+@pytest.fixture(scope="session")
+def served(service: FakeService) -> SimulateResult:
+    """A short simulation with two limits, as the reports take it."""
+    workload = service.workload()
+    return service.result(service.outcome(workload), workload, slo=Slo(ttft_s=1.0, tpot_s=0.03))

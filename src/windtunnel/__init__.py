@@ -12,17 +12,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from windtunnel.api import infer, train
+    from windtunnel.api import infer, simulate, train
     from windtunnel.errors import Infeasible, ScenarioError
 
     __version__: str
 
-__all__ = ["Infeasible", "ScenarioError", "__version__", "infer", "train"]
+__all__ = ["Infeasible", "ScenarioError", "__version__", "infer", "simulate", "train"]
 
 _WHERE = {
     "Infeasible": "windtunnel.errors",
     "ScenarioError": "windtunnel.errors",
     "infer": "windtunnel.api",
+    "simulate": "windtunnel.api",
     "train": "windtunnel.api",
 }
 

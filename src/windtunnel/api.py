@@ -9,8 +9,10 @@ from windtunnel import engine
 from windtunnel.errors import Infeasible
 from windtunnel.scenario.options import InferOptions, TrainOptions, read_options
 from windtunnel.scenario.results import InferResult, TrainResult
+from windtunnel.scenario.simulate_options import SimulateOptions
+from windtunnel.scenario.simulation import SimulateResult
 
-R = TypeVar("R", TrainResult, InferResult)
+R = TypeVar("R", TrainResult, InferResult, SimulateResult)
 
 
 def train(model: str | os.PathLike[str], *, on: str, **options: Any) -> TrainResult:
@@ -30,6 +32,13 @@ def train(model: str | os.PathLike[str], *, on: str, **options: Any) -> TrainRes
 def infer(model: str | os.PathLike[str], *, on: str, **options: Any) -> InferResult:
     """A batch of prompts that arrive at once at a serving engine; arguments and errors as :func:`train`."""
     result = engine.infer(read_options(InferOptions, {"model": _path(model), "on": on, **options}))
+    return _fitting(result)
+
+
+def simulate(model: str | os.PathLike[str], *, on: str, **options: Any) -> SimulateResult:
+    """Requests over time on a serving deployment; arguments and errors as :func:`train`. An interruption (Ctrl-C) gives
+    the answer up to then, with ``partial`` True."""
+    result = engine.simulate(read_options(SimulateOptions, {"model": _path(model), "on": on, **options}))
     return _fitting(result)
 
 

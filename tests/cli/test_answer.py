@@ -161,7 +161,7 @@ def test_only_like_is_compared(run: Run, tmp_path: Path) -> None:
     assert "asks for train" in ran.err
 
 
-@pytest.mark.parametrize("name", ["train", "infer"])
+@pytest.mark.parametrize("name", ["train", "infer", "simulate"])
 def test_every_option_has_help(run: Run, name: str) -> None:
     from windtunnel.scenario.files import COMMANDS
 

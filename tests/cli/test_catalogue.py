@@ -47,4 +47,5 @@ def test_the_program_itself(run: Run) -> None:
     assert run("--version").out.startswith("windtunnel ")
     for ran in (run(), run("--help"), run("-h")):
         assert ran.code == 0
-        assert all(name in ran.out for name in ("train", "infer", "run", "compare", "models", "hardware"))
+        names = ("train", "infer", "simulate", "run", "compare", "models", "hardware")
+        assert all(name in ran.out for name in names)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from windtunnel.cost import Runtime, effective_dtype, load_calibration, make_pricer
 from windtunnel.cost.collectives import least_wire_bytes
 from windtunnel.engine.infer import infer_answer
-from windtunnel.engine.infer import runtime_of as serving_runtime
+from windtunnel.engine.infer import serving_runtime
 from windtunnel.engine.train import runtime_of, train_answer
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware import RESOURCES, Cluster, scale_resource
@@ -122,7 +122,7 @@ def test_no_operator_of_a_step_beats_physics(scenario: TrainScenario) -> None:
 def test_no_operator_of_an_iteration_beats_physics(scenario: InferScenario) -> None:
     """INV-1, INV-2 and INV-3."""
     for evaluation in infer_answer(scenario).tree.values():
-        check_operators(evaluation, scenario.cluster, serving_runtime(scenario))
+        check_operators(evaluation, scenario.cluster, serving_runtime(scenario.engine))
 
 
 @LOOSE

@@ -78,7 +78,8 @@ def test_a_plot_needs_a_known_suffix(points: list[Point], tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="the plot extra is not installed")
-@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")])
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"),
+                                            ("a.html", b"<!DOCTYPE html>")])  # fmt: skip
 def test_a_plot_is_drawn(points: list[Point], make_infer: Make, tmp_path: Path, name: str, start: bytes) -> None:
     file = tmp_path / name
     plot_sweep(points, file)

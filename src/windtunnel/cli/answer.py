@@ -1,11 +1,12 @@
-"""``train``, ``infer`` and ``run``: one request, one answer (or a sweep of them)."""
+"""``train``, ``infer``, ``simulate`` and ``run``: one request, one answer (or a sweep of them)."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,7 +17,7 @@ from windtunnel.scenario.files import COMMANDS, read_scenario, save_scenario, wr
 from windtunnel.scenario.options import Options, read_options
 
 if TYPE_CHECKING:
-    from windtunnel.scenario.results import InferResult, TrainResult
+    from windtunnel.report.suggest import Result, Suggestion
 
 _OUTPUT = "Output"
 
@@ -31,33 +32,59 @@ class Wanted:
     sweep: tuple[str, ...] = ()
     plot: str | None = None
     save_scenario: str | None = None
+    requests_out: str | None = None
+    compare: str | None = None
 
 
 def train_command() -> Command:
-    return command(partial(_ask, "train"), _about("train"), [*option_parameters(COMMANDS["train"]), *_wanted("train")])
+    return _asking("train")
 
 
 def infer_command() -> Command:
-    return command(partial(_ask, "infer"), _about("infer"), [*option_parameters(COMMANDS["infer"]), *_wanted("infer")])
+    return _asking("infer")
+
+
+def simulate_command() -> Command:
+    return _asking("simulate")
 
 
 def run_command() -> Command:
     file = parameter(
         "file", str | None, typer.Argument(metavar="FILE", help="YAML with command, model, on and options")
     )
-    about = "Answer a scenario file: YAML with `command: train` or `infer`, and that command's options."
-    return command(_run_file, about, [file, *_wanted("train")])
+    names = ", ".join(COMMANDS)
+    about = f"Answer a scenario file: YAML with `command` (one of {names}) and that command's options."
+    return command(_run_file, about, [file, *_output_parameters(_FOR)])
 
 
-def _about(name: str) -> str:
-    if name == "train":
-        return "One training step of MODEL on a cluster: time, memory, energy, cost and what holds it back."
-    return (
+_ABOUT: Mapping[str, str] = {
+    "train": "One training step of MODEL on a cluster: time, memory, energy, cost and what holds it back.",
+    "infer": (
         "A batch of prompts that arrives at once at a serving engine: TTFT, TPOT, memory, cost and what holds it back."
-    )
+    ),
+    "simulate": (
+        "Requests of MODEL over time on a service: latency percentiles, goodput, cost and what holds it back. "
+        "Ctrl-C gives what has been simulated until then (exit code 130)."
+    ),
+}
+
+_FOR: Mapping[str, tuple[str, ...]] = {
+    "explain": ("train", "infer"),
+    "timeline": ("train", "simulate"),
+    "requests_out": ("simulate",),
+    "compare": ("simulate",),
+}
+"""The commands that have an output that not all of them have."""
 
 
-def _wanted(name: str) -> list[inspect.Parameter]:
+def _asking(name: str) -> Command:
+    outputs = _output_parameters([key for key, commands in _FOR.items() if name in commands])
+    return command(partial(_ask, name), _ABOUT[name], [*option_parameters(COMMANDS[name]), *outputs])
+
+
+def _output_parameters(some: Container[str]) -> list[inspect.Parameter]:
+    """What can be done with an answer; of the outputs that not all commands have, ``some``."""
+
     def flag(key: str, about: str) -> inspect.Parameter:
         return parameter(key, bool, typer.Option(f"--{key}", help=about, rich_help_panel=_OUTPUT), False)
 
@@ -66,28 +93,31 @@ def _wanted(name: str) -> list[inspect.Parameter]:
         return parameter(key, str | None, info)
 
     sweep = "try each value of an option: tp=1,2,4 or set.nic_gbit_per_s=100,400; may be repeated"
+    compare = "simulate each value of an option and set them side by side: scheduler=vllm,chunked"
     found = [
         flag("json", "print one JSON object"),
         flag("explain", "print the operator tree, too"),
-        text("timeline", "FILE", "write the step as a Chrome trace for ui.perfetto.dev") if name == "train" else None,
+        text("timeline", "FILE", "write what runs when as a Chrome trace for ui.perfetto.dev"),
+        text("requests_out", "FILE", "write the requests as Parquet, a row each"),
+        text("compare", "KEY=V1,V2", compare),
         parameter(
             "sweep", list[str] | None, typer.Option("--sweep", metavar="KEY=V1,V2", help=sweep, rich_help_panel=_OUTPUT)
         ),
-        text("plot", "FILE", "draw the sweep as .png, .svg or .pdf"),
+        text("plot", "FILE", "draw the sweep, or the simulation, as .png, .svg, .pdf or .html"),
         text("save_scenario", "FILE", "write the YAML file that repeats this request"),
     ]
-    return [p for p in found if p is not None]
+    return [p for p in found if p.name not in _FOR or p.name in some]
 
 
 def _ask(name: str, values: Mapping[str, Any]) -> int:
     kind = COMMANDS[name]
     given = options_given(kind, values)
-    wanted = _read_wanted(values)
-    if wanted.sweep:
+    wanted = _read_wanted(name, values)
+    if wanted.sweep or wanted.compare:
         # A swept model or cluster need not be given beside it.
         from windtunnel.cli.sweep import first_values
 
-        given = {**first_values(kind, wanted.sweep, given), **given}
+        given = {**first_values(kind, [*wanted.sweep, *filter(None, [wanted.compare])], given), **given}
     return answer(name, read_options(kind, given), wanted)
 
 
@@ -95,38 +125,51 @@ def _run_file(values: Mapping[str, Any]) -> int:
     if values["file"] is None:
         raise ScenarioError("FILE is missing; say which scenario file to run")
     name, options = read_scenario(values["file"])
-    wanted = _read_wanted(values)
-    if wanted.timeline and name != "train":
-        raise ScenarioError(f"--timeline is for a training step; {values['file']!r} asks for {name}")
-    return answer(name, options, wanted)
+    return answer(name, options, _read_wanted(name, values))
 
 
-def _read_wanted(values: Mapping[str, Any]) -> Wanted:
+def _read_wanted(name: str, values: Mapping[str, Any]) -> Wanted:
     wanted = Wanted(
         json=values["json"],
-        explain=values["explain"],
+        explain=values.get("explain", False),
         timeline=values.get("timeline"),
         sweep=tuple(values["sweep"] or ()),
         plot=values["plot"],
         save_scenario=values["save_scenario"],
+        requests_out=values.get("requests_out"),
+        compare=values.get("compare"),
     )
-    if wanted.plot and not wanted.sweep:
+    for key, commands in _FOR.items():
+        if getattr(wanted, key) and name not in commands:
+            flag = "--" + key.replace("_", "-")
+            raise ScenarioError(f"{flag} is for {' and '.join(commands)}; {values['file']!r} asks for {name}")
+    if wanted.plot and not wanted.sweep and name != "simulate":
         raise ScenarioError("--plot draws a sweep; add --sweep KEY=V1,V2")
-    if wanted.sweep and (wanted.explain or wanted.timeline or wanted.save_scenario):
-        raise ScenarioError("--explain, --timeline and --save-scenario are for one answer, not for --sweep")
+    if wanted.sweep and wanted.compare:
+        raise ScenarioError("--compare and --sweep are two ways of trying values; give one of them")
+    if (wanted.sweep or wanted.compare) and (
+        wanted.explain or wanted.timeline or wanted.save_scenario or wanted.requests_out
+    ):
+        one = ", ".join("--" + key for key in ("explain", "timeline", "requests-out"))
+        raise ScenarioError(f"{one} and --save-scenario are for one answer, not for --sweep or --compare")
     return wanted
 
 
-def ask(name: str, options: Options) -> TrainResult | InferResult:
-    """The engine's answer.
+def ask(name: str, options: Options) -> Result:
+    """The engine's answer; how far a simulation is is told on a terminal.
 
     Raises:
         ScenarioError: the request is wrong.
     """
     import windtunnel.engine as engine
 
-    function: Callable[[Options], TrainResult | InferResult] = getattr(engine, name)
-    return function(options)
+    function: Callable[..., Result] = getattr(engine, name)
+    if name != "simulate":
+        return function(options)
+    from windtunnel.cli.progress import telling
+
+    with telling() as progress:
+        return function(options, progress=progress)
 
 
 def answer(name: str, options: Options, wanted: Wanted) -> int:
@@ -135,22 +178,18 @@ def answer(name: str, options: Options, wanted: Wanted) -> int:
         from windtunnel.cli.sweep import run_sweep
 
         return run_sweep(name, options, wanted)
+    if name == "simulate":
+        from windtunnel.cli.simulate import answer_simulation
+
+        return answer_simulation(options, wanted)
     from windtunnel.cli.output import print_json, print_report
 
-    result = ask(name, options)
-    suggestions = None
-    if not result.fits:
-        from windtunnel.report.suggest import suggest
-
-        def retry(changes: Mapping[str, Any]) -> Any:
-            asked = options.model_dump(exclude_unset=True, exclude_none=True)
-            return ask(name, read_options(type(options), {**asked, **changes}))
-
-        suggestions = suggest(result, retry)
+    result: Any = ask(name, options)
+    suggestions = None if result.fits else suggested(name, options, result)
     if wanted.save_scenario:
         save_scenario(options, name, wanted.save_scenario)
     if wanted.timeline:
-        _write_timeline(result, wanted.timeline)
+        write_timeline(result.timeline(), wanted.timeline)
     if wanted.json:
         fields = result.to_dict()
         if suggestions is not None:
@@ -167,12 +206,30 @@ def answer(name: str, options: Options, wanted: Wanted) -> int:
     return 0 if result.feasible else 3
 
 
-def _write_timeline(result: Any, path: str) -> None:
+def suggested(
+    name: str, options: Options, result: Result, short: Mapping[str, Any] = MappingProxyType({})
+) -> list[Suggestion]:
+    """What would make a plan fit, each tried with the options ``short`` besides."""
+    from windtunnel.report.suggest import suggest
+
+    def retry(changes: Mapping[str, Any]) -> Any:
+        asked = options.model_dump(exclude_unset=True, exclude_none=True)
+        return ask(name, read_options(type(options), {**asked, **short, **changes}))
+
+    return suggest(result, retry)
+
+
+def write_timeline(trace: Mapping[str, Any], path: str) -> None:
+    """Write a Chrome trace.
+
+    Raises:
+        ScenarioError: the file cannot be written.
+    """
     import json
 
     from windtunnel.report.plain import plain
 
-    write_file(path, json.dumps(plain(result.timeline()), separators=(",", ":"), allow_nan=False))
+    write_file(path, json.dumps(plain(trace), separators=(",", ":"), allow_nan=False))
 
 
 def _evaluations(result: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from windtunnel.errors import ScenarioError
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("answer", "Time, memory, energy and cost of a training step, and what holds it back."),
     "infer": ("answer", "The same for a batch of prompts on a serving engine."),
+    "simulate": ("answer", "Requests over time on a service: latencies, goodput, cost and what holds it back."),
     "run": ("answer", "Answer a scenario file, as --save-scenario writes it."),
     "compare": ("compare", "Say, operator by operator, why two scenario files differ."),
     "models": ("catalogue", "The models that can be named, or one of them."),

@@ -25,6 +25,7 @@ def compare_command() -> Command:
 def _compare(values: Mapping[str, Any]) -> int:
     from windtunnel.cli.answer import ask
     from windtunnel.cli.output import print_json, print_report
+    from windtunnel.cli.simulate import show_variants
     from windtunnel.report.compare import compare, render_comparison
     from windtunnel.scenario.files import read_scenario
 
@@ -32,10 +33,14 @@ def _compare(values: Mapping[str, Any]) -> int:
     if None in paths:
         raise ScenarioError("compare needs two scenario files: windtunnel compare A.yaml B.yaml")
     asked = [read_scenario(path) for path in paths]
+    name = asked[0][0]
     if asked[0][0] != asked[1][0]:
         said = " and ".join(f"{path!r} asks for {name}" for path, (name, _) in zip(paths, asked, strict=True))
         raise ScenarioError(f"{said}; two files of one command can be compared")
-    a, b = (ask(name, options) for name, options in asked)
+    answers: list[Any] = [ask(name, options) for _, options in asked]
+    a, b = answers
+    if name == "simulate":
+        return show_variants("file", [(paths[0], a), (paths[1], b)], as_json=values["json"])
     figures = [{f"set.{key}": value for key, value in options.set.items()} for _, options in asked]
     found = compare(a, b, (figures[0], figures[1]))
     if values["json"]:

@@ -26,6 +26,20 @@ _PANELS: Mapping[str, tuple[str, ...]] = {
         "engine", "recompute", "offload", "kv_blocks", "block_size", "memory_utilization",
         "max_model_len", "chunk", "max_batch",
     ),
+    "Workload": (
+        "trace", "arrivals", "rate", "requests", "input_length", "output_length", "trace_from", "trace_to", "strict",
+        "replay", "seed",
+    ),
+    "Scheduling": (
+        "scheduler", "max_tokens", "preemption", "watermark", "reserve", "async_scheduling", "prediction_error",
+        "expert_imbalance", "max_queue", "timeout",
+    ),
+    "KV cache": ("prefix_cache", "eviction", "cache_tiers", "swap_gbyte"),
+    "Deployment": (
+        "router", "fleet", "prefill", "decode", "kv_transfer", "autoscale", "replica_mtbf_hours", "replica_restart_s",
+        "max_retries",
+    ),
+    "Goals and measurement": ("slo", "duration", "warmup", "loop"),
     "Switches": ("sequence_parallel", "flash_attention"),
     "The whole run": (
         "tokens",
@@ -44,7 +58,9 @@ _PANELS: Mapping[str, tuple[str, ...]] = {
 
 Command = Callable[..., Callable[[], int]]
 
-_METAVARS: Mapping[str, str] = {"on": "CLUSTER", "calibration": "FILE", "engine": "NAME", "model": "MODEL"}
+_METAVARS: Mapping[str, str] = {
+    "on": "CLUSTER", "calibration": "FILE", "engine": "NAME", "model": "MODEL", "trace": "FILE|NAME", "replay": "FILE",
+}  # fmt: skip
 
 
 def command(function: Callable[[dict[str, Any]], int], about: str, parameters: Sequence[inspect.Parameter]) -> Command:

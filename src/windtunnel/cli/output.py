@@ -13,14 +13,17 @@ from windtunnel.report.plain import to_json
 PIPE_WIDTH = 100
 """Columns of a report that is not read on a terminal."""
 
-_PLAIN = {"→": "->", "·": "-", "–": "-", "×": "x", "µ": "u", "−": "-", "…": "...", "█": "#"}
+_PLAIN = {
+    "→": "->", "·": "-", "–": "-", "×": "x", "µ": "u", "−": "-", "…": "...", "≤": "<=", "█": "#",
+    **dict(zip("▁▂▃▄▅▆▇", "_.-=+*%", strict=True)),
+}  # fmt: skip
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:
     """Characters that the terminal's encoding lacks, written with those that it has."""
     assert isinstance(error, UnicodeEncodeError)
     missing = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(c, "" if "▏" <= c <= "▉" else "?") for c in missing), error.end
+    return "".join(_PLAIN.get(c, "" if "▉" <= c <= "▏" else "?") for c in missing), error.end
 
 
 codecs.register_error("windtunnel", _spelled)

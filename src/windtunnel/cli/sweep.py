@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from windtunnel.cli import INTERRUPTED
 from windtunnel.cli.fields import as_field, scalar
 from windtunnel.errors import ScenarioError, unknown
+from windtunnel.scenario.files import check_folder
 from windtunnel.scenario.options import Options, read_options
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ PREFIX = "set."
 """A swept hardware figure: ``set.nic_gbit_per_s=100,400``."""
 
 
-def parse_sweeps(kind: type[Options], texts: Iterable[str]) -> dict[str, list[str]]:
+def parse_sweeps(kind: type[Options], texts: Iterable[str], flag: str = "--sweep") -> dict[str, list[str]]:
     """``["tp=1,2,4"]`` as {"tp": ["1", "2", "4"]}. Values are separated by commas, or by semicolons if there is one
     (``finetune=full;qlora:r=16,bits=4``).
 
@@ -39,17 +42,19 @@ def parse_sweeps(kind: type[Options], texts: Iterable[str]) -> dict[str, list[st
         key = key.strip().replace("-", "_")
         values = [v.strip() for v in rest.split(";" if ";" in rest else ",")]
         if not equals or not key or not all(values):
-            raise ScenarioError(f"--sweep {text!r} is not KEY=V1,V2, such as tp=1,2,4")
+            raise ScenarioError(f"{flag} {text!r} is not KEY=V1,V2, such as tp=1,2,4")
         if key.startswith(PREFIX) and len(key) > len(PREFIX):
             pass
         elif key not in kind.model_fields or key == "set":
-            raise unknown("option to sweep", key, [*(f for f in kind.model_fields if f != "set"), "set.KEY"])
+            raise unknown(
+                f"option to {flag.removeprefix('--')}", key, [*(f for f in kind.model_fields if f != "set"), "set.KEY"]
+            )
         if key in found:
-            raise ScenarioError(f"--sweep {key} is given twice; give all its values at once")
+            raise ScenarioError(f"{flag} {key} is given twice; give all its values at once")
         found[key] = list(dict.fromkeys(values))
     points = prod(len(v) for v in found.values())
     if points > MOST:
-        raise ScenarioError(f"--sweep asks for {points:,} points; at most {MOST:,} are accepted")
+        raise ScenarioError(f"{flag} asks for {points:,} points; at most {MOST:,} are accepted")
     return found
 
 
@@ -62,16 +67,18 @@ def first_values(kind: type[Options], texts: Iterable[str], given: Mapping[str, 
 def run_sweep(name: str, options: Options, wanted: Wanted) -> int:
     """Compute every point, print the table or the JSON, draw the plot. 0 if any point works, else the first's code."""
     from windtunnel.cli.output import print_json, print_report
-    from windtunnel.report.plot import check_plot, plot_sweep
     from windtunnel.report.table import render_sweep, sweep_to_dict
 
     if wanted.plot:
+        from windtunnel.report.figure import check_plot
+
         check_plot(wanted.plot)
+        check_folder(wanted.plot)
     swept = parse_sweeps(type(options), wanted.sweep)
     points = list(_points(name, options, swept))
     works = any(p.works for p in points)
     if wanted.plot and works:
-        plot_sweep(points, wanted.plot)
+        _draw(name, points, wanted.plot)
     if not works and all(p.result is None for p in points):
         # Nothing to show: the request itself is wrong.
         raise ScenarioError(points[0].error or "")
@@ -82,15 +89,37 @@ def run_sweep(name: str, options: Options, wanted: Wanted) -> int:
         print_report(render_sweep(points))
         if wanted.plot and not works:
             print("nothing was drawn: no point fits", file=sys.stderr)
+    if interrupted(points[-1].result):
+        print(f"windtunnel: interrupted: point {len(points)} is partial, those after it are left out", file=sys.stderr)
+        return INTERRUPTED
     return 0 if works else points[0].code
+
+
+def _draw(name: str, points: Sequence[Point], path: str) -> None:
+    if name == "simulate":
+        from windtunnel.report.plot_simulation import plot_rates
+
+        plot_rates(points, path)
+    else:
+        from windtunnel.report.plot import plot_sweep
+
+        plot_sweep(points, path)
+
+
+def interrupted(result: Any) -> bool:
+    """Whether a simulation was stopped before its end."""
+    return bool(getattr(result, "partial", False))
 
 
 def _points(name: str, options: Options, swept: Mapping[str, Sequence[str]]) -> Iterator[Point]:
     """Every combination, told as it goes on a terminal."""
     whole = prod(len(values) for values in swept.values())
-    told = sys.stderr.isatty() and whole > FEW
+    told = sys.stderr.isatty() and (whole > FEW or name == "simulate")
     for i, combination in enumerate(product(*swept.values()), start=1):
-        yield _point(name, options, dict(zip(swept, combination, strict=True)))
+        found = _point(name, options, dict(zip(swept, combination, strict=True)))
+        yield found
+        if interrupted(found.result):
+            return
         if told:
             print(f"\r{i} of {whole} points", end="\n" if i == whole else "", file=sys.stderr, flush=True)
 
@@ -99,16 +128,30 @@ def _point(name: str, options: Options, values: Mapping[str, str]) -> Point:
     from windtunnel.cli.answer import ask
     from windtunnel.report.table import Point, point
 
+    shown = {k: scalar(v) for k, v in values.items()}
+    try:
+        asked = with_values(options, values)
+        shown = {k: v if k.startswith(PREFIX) else _told(getattr(asked, k)) for k, v in shown.items()}
+        return point(shown, ask(name, asked))
+    except ScenarioError as error:
+        return Point(shown, None, str(error), 2)
+
+
+def with_values(options: Options, values: Mapping[str, str]) -> Options:
+    """The same request with some options (``set.KEY``: a hardware figure) given by their texts.
+
+    Raises:
+        ScenarioError: a value that is not accepted.
+    """
     kind = type(options)
     given = options.model_dump(exclude_unset=True, exclude_none=True)
     changed: dict[str, Any] = {k: as_field(kind, k, v) for k, v in values.items() if not k.startswith(PREFIX)}
     figures = {k.removeprefix(PREFIX): scalar(v) for k, v in values.items() if k.startswith(PREFIX)}
     if figures:
         changed["set"] = {**options.set, **figures}
-    shown = {k: scalar(v) for k, v in values.items()}
-    try:
-        asked = read_options(kind, {**given, **changed})
-        shown = {k: v if k.startswith(PREFIX) else getattr(asked, k) for k, v in shown.items()}
-        return point(shown, ask(name, asked))
-    except ScenarioError as error:
-        return Point(shown, None, str(error), 2)
+    return read_options(kind, {**given, **changed})
+
+
+def _told(value: Any) -> Any:
+    """Infinity as the word that asks for it: JSON has no such number."""
+    return "inf" if value == math.inf else value

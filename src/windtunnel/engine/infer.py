@@ -14,6 +14,7 @@ from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
 from windtunnel.report import explain
 from windtunnel.scenario.checks import has_experts
+from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.options import InferOptions
 from windtunnel.scenario.results import InferResult, Phase
 from windtunnel.scenario.serve import InferScenario, infer_scenario
@@ -30,9 +31,8 @@ def infer(options: InferOptions) -> InferResult:
     return infer_answer(infer_scenario(options))
 
 
-def runtime_of(scenario: InferScenario) -> Runtime:
+def serving_runtime(e: ServeEngine) -> Runtime:
     """How a serving engine runs kernels."""
-    e = scenario.engine
     attention = e.attention if e.attention != "eager" else "flash2"
     return Runtime(
         attention, e.all_reduce, e.graphs, sustained=False, in_network=e.in_network, hierarchical=e.hierarchical
@@ -71,7 +71,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
     plan, cluster, network, engine, o = (
         scenario.plan, scenario.cluster, scenario.network, scenario.engine, scenario.options
     )  # fmt: skip
-    runtime = runtime_of(scenario)
+    runtime = serving_runtime(engine)
     calibration = load_calibration(cluster.accelerator, o.calibration)
     length = float(o.input + o.output)
     memory = serve_memory(network, plan, engine, cluster, length)

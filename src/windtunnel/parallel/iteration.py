@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from windtunnel.models.network import Network
 from windtunnel.ops.build import collective, host_work, pointwise
 from windtunnel.ops.fold import Totals, tree_totals
+from windtunnel.ops.op import Op
 from windtunnel.ops.tree import EMPTY, Node, Repeat, Sync, seq
 from windtunnel.ops.values import Value
 from windtunnel.parallel.block import blocks_tree, embedding_tree, head_tree
@@ -20,9 +21,11 @@ from windtunnel.scenario.plan import ServePlan
 @dataclass(frozen=True, slots=True, eq=False)
 class Iteration:
     """One pass of a batch. ``stages``: (layers, tree of one stage, its issue by the host included) for each group of
-    like stages; ``tree``: all of them in turn, with the sends between and the host's part."""
+    like stages; ``sends``: between all stages; ``schedule``: the host's part; ``tree``: all of them in turn."""
 
-    stages: tuple[tuple[StageLayers, Node], ...]
+    stages: tuple[tuple[StageLayers, Sync], ...]
+    sends: Node
+    schedule: Op
     tree: Node
 
 
@@ -43,7 +46,7 @@ def serving_style(plan: ServePlan, engine: ServeEngine) -> Style:
 def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Batch) -> Iteration:
     """The tree of one iteration of ``batch`` (what one attention-data-parallel rank holds)."""
     style = serving_style(plan, engine)
-    stages: list[tuple[StageLayers, Node]] = []
+    stages: list[tuple[StageLayers, Sync]] = []
     parts: list[Node] = []
     launch: Value = 0.0 if engine.graphs else engine.host_s_per_layer
     for layers in deal(network, int(plan.layout.pp)):
@@ -52,14 +55,15 @@ def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Bat
         stages.append((layers, stage))
         parts.append(Repeat(layers.count, stage, name=f"stages {layers.index}+{layers.count}"))
     boundaries = int(plan.layout.pp) - 1
+    sends: Node = EMPTY
     if boundaries:
         size = style.act * batch.tokens * network.hidden_size / plan.layout.tp
-        send = collective("send_recv", size, plan.layout.pp_group, "pp_comm", name="pp.send")
-        parts.append(Repeat(boundaries, send))
+        sends = Repeat(boundaries, collective("send_recv", size, plan.layout.pp_group, "pp_comm", name="pp.send"))
+        parts.append(sends)
     schedule = host_work("schedule", engine.host_s_per_step + engine.host_s_per_sequence * batch.sequences)
     body = seq(*parts, name="iteration")
     tree = Sync(seq(schedule, body)) if engine.asynchronous else seq(Sync(schedule), body)
-    return Iteration(tuple(stages), tree)
+    return Iteration(tuple(stages), sends, schedule, tree)
 
 
 def _stage(network: Network, layers: StageLayers, batch: Batch, style: Style, engine: ServeEngine) -> Node:

@@ -1,7 +1,8 @@
-"""Shapes for the terminal: horizontal bars, tables without lines, figures in a row."""
+"""Shapes for the terminal: horizontal bars, lines over time, tables without lines, figures in a row."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ BAR = 28
 """Columns of a full bar."""
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_LEVELS = " ▁▂▃▄▅▆▇█"
 
 
 def bar(fraction: float, style: str, columns: int = BAR) -> Text:
@@ -21,6 +23,14 @@ def bar(fraction: float, style: str, columns: int = BAR) -> Text:
     whole, rest = divmod(eighths, 8)
     drawn = "█" * whole + (_EIGHTHS[rest] if rest else "")
     return Text(drawn or ("▏" if fraction > 0 else ""), style=style, no_wrap=True)
+
+
+def sparkline(values: Sequence[float], style: str) -> Text:
+    """A column for each value, as high as the value over the largest of them; a blank where it is 0."""
+    most = max(values, default=0.0)
+    if most <= 0:
+        return Text(" " * len(values), no_wrap=True)
+    return Text("".join(_LEVELS[math.ceil(8 * max(v, 0.0) / most)] for v in values), style=style, no_wrap=True)
 
 
 def grid(*justify: str) -> Table:

@@ -1,18 +1,16 @@
-"""A sweep as a picture. Needs the ``plot`` extra; nothing else of the package loads matplotlib."""
+"""A sweep of training steps or served batches as a picture."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from windtunnel.errors import ScenarioError
+from windtunnel.report import units
+from windtunnel.report.figure import Table, check_plot, save_figure
 from windtunnel.report.table import Point
-from windtunnel.scenario.files import write_file
 from windtunnel.scenario.results import TrainResult
-
-FORMATS = (".png", ".svg", ".pdf")
 
 MOST_TICKS = 12
 
@@ -23,22 +21,6 @@ _INFER = (
 )
 
 
-def check_plot(path: str | Path) -> str:
-    """The picture format that the file's suffix asks for, before anything is computed.
-
-    Raises:
-        ScenarioError: a suffix that is none of ``FORMATS``, or matplotlib is missing.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise ScenarioError(f"--plot {str(path)!r}: a file that ends in {', '.join(FORMATS)} is accepted")
-    try:
-        import matplotlib  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-    except ImportError:
-        raise ScenarioError("--plot needs matplotlib: pip install 'windtunnel[plot]'") from None
-    return suffix[1:]
-
-
 def plot_sweep(points: Sequence[Point], path: str | Path) -> None:
     """Draw throughput and latency over the first swept option, one line for each value of the others.
 
@@ -46,7 +28,7 @@ def plot_sweep(points: Sequence[Point], path: str | Path) -> None:
         ScenarioError: matplotlib is missing, the suffix is unknown, no point has an answer, or the file cannot be
             written.
     """
-    kind = check_plot(path)
+    check_plot(path)
     from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 
     result = next((p.result for p in points if p.result is not None), None)
@@ -65,7 +47,7 @@ def plot_sweep(points: Sequence[Point], path: str | Path) -> None:
 
     for axis, (metric, label, factor) in zip(axes, metrics, strict=True):
         highest = 0.0
-        for number, (title, line) in enumerate(_lines(points, x_name).items()):
+        for number, (title, line) in enumerate(lines(points, x_name).items()):
             drawn = [
                 (p.works, place(p), factor * y) for p in line if (y := getattr(p.result, metric, None)) is not None
             ]
@@ -93,22 +75,25 @@ def plot_sweep(points: Sequence[Point], path: str | Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()  # less the empty title of a line on its own
     if labels:
         axes[0].legend(handles, labels, fontsize="small")
-    figure.suptitle(
-        f"{result.model} on {result.on}" if "on" not in points[0].values else result.model, fontsize="medium"
-    )
-    stream = io.BytesIO()
-    # No date in the file: the same sweep gives the same bytes.
-    metadata: Mapping[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
-    write_file(path, stream.getvalue())
+    title = f"{result.model} on {result.on}" if "on" not in points[0].values else result.model
+    figure.suptitle(title, fontsize="medium")
+    head = (*points[0].values, *(label for _, label, _ in metrics), "")
+    save_figure(figure, path, Table(title, head, [_row(p, metrics) for p in points]))
 
 
-def _lines(points: Sequence[Point], x_name: str) -> dict[str, list[Point]]:
-    lines: dict[str, list[Point]] = {}
+def _row(p: Point, metrics: Sequence[tuple[str, str, float]]) -> tuple[str, ...]:
+    values = ((getattr(p.result, metric, None), factor) for metric, _, factor in metrics)
+    figures = (units.MISSING if v is None else units.number(factor * v) for v, factor in values)
+    return (*map(str, p.values.values()), *figures, p.error or "")
+
+
+def lines(points: Sequence[Point], x_name: str) -> dict[str, list[Point]]:
+    """Points by the values of the other swept options, each line in order of ``x_name`` where that is a number."""
+    found: dict[str, list[Point]] = {}
     for p in points:
         title = " ".join(f"{k}={v}" for k, v in p.values.items() if k != x_name)
-        lines.setdefault(title, []).append(p)
-    for line in lines.values():
+        found.setdefault(title, []).append(p)
+    for line in found.values():
         if all(isinstance(p.values[x_name], int | float) for p in line):
             line.sort(key=lambda p: p.values[x_name])
-    return lines
+    return found

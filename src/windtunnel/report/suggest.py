@@ -9,8 +9,9 @@ from typing import Any
 
 from windtunnel.errors import ScenarioError
 from windtunnel.scenario.results import InferResult, TrainResult
+from windtunnel.scenario.simulation import SimulateResult
 
-Result = TrainResult | InferResult
+Result = TrainResult | InferResult | SimulateResult
 Changes = Mapping[str, Any]
 
 MOST = 4
@@ -31,13 +32,15 @@ class Suggestion:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: the options (null: to be left out) and the headline of the answer."""
-        answer = self.result
-        figures: dict[str, Any] = (
-            {"step_time_s": answer.step_time_s, "tokens_per_second_per_gpu": answer.tokens_per_second_per_gpu}
-            if isinstance(answer, TrainResult)
-            else {"ttft_s": answer.ttft_s, "tpot_s": answer.tpot_s}
-        )
+        figures = {name: getattr(self.result, name) for name in _FIGURES[type(self.result)]}
         return {"options": dict(self.changes), **figures}
+
+
+_FIGURES: Mapping[type[Result], tuple[str, ...]] = {
+    TrainResult: ("step_time_s", "tokens_per_second_per_gpu"),
+    InferResult: ("ttft_s", "tpot_s"),
+    SimulateResult: ("memory_bytes",),
+}
 
 
 def suggest(result: Result, retry: Callable[[Changes], Result]) -> list[Suggestion]:
@@ -46,7 +49,7 @@ def suggest(result: Result, retry: Callable[[Changes], Result]) -> list[Suggesti
     ``retry`` answers the same request with some options changed; it may raise ScenarioError for a change that the
     model or the cluster does not allow. At most some forty answers are computed.
     """
-    for changes in _train(result) if isinstance(result, TrainResult) else _infer(result):
+    for changes in _train(result) if isinstance(result, TrainResult) else _serve(result):
         found = []
         for every in changes:
             change = {k: v for k, v in every.items() if v is None or result.plan.get(k) != v}
@@ -62,11 +65,15 @@ def suggest(result: Result, retry: Callable[[Changes], Result]) -> list[Suggesti
 
 
 def _slowness(suggestion: Suggestion) -> float:
-    """Time per unit of work: a step's tokens may differ between plans."""
+    """Time per unit of work: a step's tokens may differ between plans. A simulation is retried in short, which tells
+    whether it fits but not how fast it is: the order in which changes were tried stays."""
     answer = suggestion.result
-    if isinstance(answer, TrainResult):
-        return 1 / answer.tokens_per_second_per_gpu if answer.tokens_per_second_per_gpu > 0 else float("inf")
-    return 1 / answer.output_tokens_per_second_per_gpu if answer.output_tokens_per_second_per_gpu > 0 else float("inf")
+    if isinstance(answer, SimulateResult):
+        return 0.0
+    rate = (
+        answer.tokens_per_second_per_gpu if isinstance(answer, TrainResult) else answer.output_tokens_per_second_per_gpu
+    )
+    return 1 / rate if rate > 0 else float("inf")
 
 
 def _train(result: TrainResult) -> Iterator[list[dict[str, Any]]]:
@@ -110,12 +117,12 @@ def _train(result: TrainResult) -> Iterator[list[dict[str, Any]]]:
         ]
 
 
-def _infer(result: InferResult) -> Iterator[list[dict[str, Any]]]:
+def _serve(result: InferResult | SimulateResult) -> Iterator[list[dict[str, Any]]]:
     plan = result.plan
-    tp, pp, batch = (int(plan.get(k, 1)) for k in ("tp", "pp", "batch"))
+    tp, pp, batch = (int(plan.get(k) or 1) for k in ("tp", "pp", "batch"))
     precision = str(plan.get("precision", "bf16"))
     single: list[dict[str, Any]] = []
-    if 1 <= result.max_batch < batch:
+    if isinstance(result, InferResult) and 1 <= result.max_batch < batch:
         single.append({"batch": result.max_batch})
     single += [{"tp": tp * k} for k in (2, 4, 8) if tp * k <= 16]
     single += [{"pp": pp * 2}]
@@ -123,14 +130,14 @@ def _infer(result: InferResult) -> Iterator[list[dict[str, Any]]]:
         single += [{"precision": "fp8"}, {"precision": "w4a16"}]
     if str(plan.get("kv_precision", "")) not in ("fp8", "int8"):
         single.append({"kv_precision": "fp8"})
-    if float(plan.get("memory_utilization", 0.9)) < 0.95:
+    if float(plan.get("memory_utilization") or 0.9) < 0.95:
         single.append({"memory_utilization": 0.95})
     yield single
     yield [
         {"tp": 8, "precision": "fp8"},
         {"tp": 8, "precision": "w4a16"},
         {"tp": 8, "pp": 2 * pp},
-        *({"tp": 8, "batch": b} for b in (batch // 4, batch // 16, 1) if b >= 1),
+        *({"tp": 8, "batch": b} for b in (batch // 4, batch // 16, 1) if b >= 1 and isinstance(result, InferResult)),
     ]
     for k, larger in zip((2, 4, 8, 16), _larger(result.on), strict=False):
         yield [{"tp": tp * k, **larger}, {"tp": 8, "pp": k * pp, **larger}]

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.plain import plain
-from windtunnel.scenario.results import InferResult, TrainResult
-
-Result = TrainResult | InferResult
+from windtunnel.report.suggest import Result
+from windtunnel.scenario.results import TrainResult
+from windtunnel.scenario.simulation import SimulateResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,7 @@ def sweep_to_dict(points: Sequence[Point]) -> dict[str, Any]:
 def render_sweep(points: Sequence[Point]) -> RenderableType:
     """The sweep as a table; the fastest point that fits is marked."""
     keys = list(dict.fromkeys(key for p in points for key in p.values))
-    training = any(isinstance(p.result, TrainResult) for p in points)
-    head = _TRAIN_HEAD if training else _INFER_HEAD
+    head = _head(next((p.result for p in points if p.result is not None), None))
     best = max((p for p in points if p.works), key=_rate, default=None)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     table.add_column("", no_wrap=True)
@@ -67,7 +66,7 @@ def render_sweep(points: Sequence[Point]) -> RenderableType:
     notes: dict[str, int] = {}
     for p in points:
         cells = _cells(p.result) if p.result is not None else ("",) * len(head)
-        said = p.error or ""
+        said = p.error or _left(p.result)
         if p.code == 2:
             said = f"wrong ({notes.setdefault(said, len(notes) + 1)})"
         error = Text(said, style="red" if p.code == 2 else "yellow")
@@ -76,7 +75,7 @@ def render_sweep(points: Sequence[Point]) -> RenderableType:
     below = [Text(f"({n}) {message}", style="red") for message, n in notes.items()]
     working = sum(p.works for p in points)
     foot = (
-        f"* most tokens/s a GPU; {working} of {len(points)} points fit"
+        f"* most {_most(best.result)} a GPU; {working} of {len(points)} points fit"
         if best
         else f"none of {len(points)} points fits"
     )
@@ -85,6 +84,13 @@ def render_sweep(points: Sequence[Point]) -> RenderableType:
 
 _TRAIN_HEAD = ("step", "tok/s/GPU", "MFU", "memory", "bound by")
 _INFER_HEAD = ("TTFT", "TPOT", "out tok/s/GPU", "$/Mtok", "memory", "decode by")
+_SIMULATE_HEAD = ("TTFT p50", "p99", "TPOT p50", "p99", "out tok/s", "goodput/s", "$/Mtok", "bound by")
+
+
+def _head(result: Result | None) -> tuple[str, ...]:
+    if isinstance(result, SimulateResult):
+        return _SIMULATE_HEAD
+    return _TRAIN_HEAD if isinstance(result, TrainResult) else _INFER_HEAD
 
 
 def _cells(result: Result) -> tuple[str, ...]:
@@ -94,6 +100,13 @@ def _cells(result: Result) -> tuple[str, ...]:
             units.seconds(result.step_time_s), units.number(result.tokens_per_second_per_gpu),
             units.percent(result.mfu), memory, result.bottleneck.resource,
         )  # fmt: skip
+    if isinstance(result, SimulateResult):
+        latencies = (units.seconds(d[s]) for d in (result.ttft_s, result.tpot_s) for s in ("p50", "p99"))
+        return (
+            *latencies, units.number(result.output_tokens_per_second),
+            units.number(result.goodput_requests_per_second), units.dollars(result.cost_usd_per_million_tokens),
+            result.bottleneck.resource if result.bottleneck else units.MISSING,
+        )  # fmt: skip
     return (
         units.seconds(result.ttft_s), units.seconds(result.tpot_s),
         units.number(result.output_tokens_per_second_per_gpu),
@@ -101,10 +114,29 @@ def _cells(result: Result) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _left(result: Result | None) -> str:
+    """What did not end well in a simulation."""
+    if not isinstance(result, SimulateResult):
+        return ""
+    counts = (("unfinished", result.unfinished), ("rejected", result.rejected))
+    told = [f"{n:,} {what}" for what, n in counts if n]
+    return ", ".join(["partial", *told] if result.partial else told)
+
+
+def _most(result: Result | None) -> str:
+    """What the best point has most of."""
+    return "goodput" if isinstance(result, SimulateResult) and result.slo else "tokens/s"
+
+
 def _rate(p: Point) -> float:
-    if isinstance(p.result, TrainResult):
-        return p.result.tokens_per_second_per_gpu
-    return p.result.output_tokens_per_second_per_gpu if p.result is not None else 0.0
+    r = p.result
+    if r is None:
+        return 0.0
+    if isinstance(r, TrainResult):
+        return r.tokens_per_second_per_gpu
+    if isinstance(r, SimulateResult) and r.slo and r.output_tokens_per_second > 0:
+        return r.goodput_requests_per_second * r.output_tokens_per_second_per_gpu / r.output_tokens_per_second
+    return r.output_tokens_per_second_per_gpu
 
 
 def _shown(value: Any) -> str:

@@ -102,6 +102,8 @@ class ServeEngine(_Profile):
     """Tokenisation, HTTP and queues, once a request."""
     asynchronous: bool = False
     """The host prepares the next step while the device runs this one."""
+    reserve: Literal["prompt", "output"] = "prompt"
+    """KV cache taken when a request is admitted: its prompt's, or that of its whole answer, too."""
     mixed_attention: float = Field(1.0, ge=1)
     """Time of a mixed prefill and decode attention call over the sum of the two alone."""
 

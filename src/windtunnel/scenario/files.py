@@ -10,20 +10,22 @@ set: {nic_gbit_per_s: 100}
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import yaml
 
 from windtunnel.errors import ScenarioError, unknown
 from windtunnel.hardware.yaml_file import read_user_yaml
 from windtunnel.scenario.options import InferOptions, Options, TrainOptions, read_options
+from windtunnel.scenario.simulate_options import SimulateOptions
 
-COMMANDS: Mapping[str, type[Options]] = {"train": TrainOptions, "infer": InferOptions}
+COMMANDS: Mapping[str, type[Options]] = {"train": TrainOptions, "infer": InferOptions, "simulate": SimulateOptions}
 """What a file can ask for."""
 
 LARGEST = 10**18
@@ -69,21 +71,47 @@ def save_scenario(options: Options, command: str, path: str | Path) -> None:
 
 
 def write_file(path: str | Path, content: str | bytes) -> None:
-    """Write a file through a temporary one beside it, so that no half of it is ever seen.
+    """Write a file as :func:`write_through` does.
 
     Raises:
         ScenarioError: the file cannot be written.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    write_through(path, lambda stream: stream.write(data))
+
+
+def check_folder(path: str | Path) -> None:
+    """Whether there is a folder for a file that is written when much has been computed.
+
+    Raises:
+        ScenarioError: there is none.
+    """
+    try:
+        if Path(path).parent.is_dir() and not Path(path).is_dir():
+            return
+        reason = os.strerror(errno.EISDIR if Path(path).is_dir() else errno.ENOENT)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    raise ScenarioError(f"cannot write {_short(str(path))!r}: {reason}")
+
+
+def write_through(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Have ``write`` fill a temporary file beside ``path`` that then takes its place, so that no half of it is ever
+    seen.
+
+    Raises:
+        ScenarioError: the file cannot be written.
+    """
     temporary: str | None = None
     try:
         target = Path(path)
         if target.exists() and not target.is_file():  # a device or a pipe is written to, not replaced
-            target.write_bytes(data)
+            with target.open("wb") as stream:
+                write(stream)
             return
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            write(stream)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

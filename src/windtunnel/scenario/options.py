@@ -137,15 +137,12 @@ class TrainOptions(Options):
     )
 
 
-class InferOptions(Options):
-    """``windtunnel infer``."""
+class ServeOptions(Options):
+    """What every question about a serving engine takes."""
 
     engine: str = Field(
         default="vllm", description="serving engine, NAME or NAME@VERSION: vllm, sglang, tensorrt-llm ..."
     )
-    batch: int = Field(1, ge=1, le=1_000_000, description="sequences that arrive together at one engine")
-    input: int = Field(1024, ge=1, le=100_000_000, description="tokens of a prompt")
-    output: int = Field(128, ge=1, le=100_000_000, description="tokens generated for each prompt")
     replicas: int = Field(1, ge=1, le=1_000_000, description="engines side by side")
     kv_precision: str | None = Field(default=None, description="number format of the KV cache")
     kv_blocks: int | None = Field(
@@ -162,6 +159,14 @@ class InferOptions(Options):
         default=None, ge=1, le=100_000_000, description="most tokens of one iteration (chunked prefill)"
     )
     max_batch: int | None = Field(default=None, ge=1, le=1_000_000, description="most sequences of one iteration")
+
+
+class InferOptions(ServeOptions):
+    """``windtunnel infer``."""
+
+    batch: int = Field(1, ge=1, le=1_000_000, description="sequences that arrive together at one engine")
+    input: int = Field(1024, ge=1, le=100_000_000, description="tokens of a prompt")
+    output: int = Field(128, ge=1, le=100_000_000, description="tokens generated for each prompt")
 
 
 T = TypeVar("T", bound=Options)

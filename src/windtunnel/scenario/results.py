@@ -26,7 +26,7 @@ class Answer:
         return result
 
 
-_PRIVATE = {"json": False}
+PRIVATE = {"json": False}
 """Marks a field that is not part of the JSON."""
 
 
@@ -77,9 +77,9 @@ class TrainResult(Answer):
         """Whether it fits and, if a run was asked for, gets anywhere."""
         return self.fits and (self.run is None or bool(self.run["feasible"]))
 
-    explain: Callable[[], str] = field(default=lambda: "", repr=False, compare=False, metadata=_PRIVATE)
-    timeline: Callable[[], dict[str, Any]] = field(default=dict, repr=False, compare=False, metadata=_PRIVATE)
-    tree: Any = field(default=None, repr=False, compare=False, metadata=_PRIVATE)
+    explain: Callable[[], str] = field(default=lambda: "", repr=False, compare=False, metadata=PRIVATE)
+    timeline: Callable[[], dict[str, Any]] = field(default=dict, repr=False, compare=False, metadata=PRIVATE)
+    tree: Any = field(default=None, repr=False, compare=False, metadata=PRIVATE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,5 +122,5 @@ class InferResult(Answer):
         """Whether it fits."""
         return self.fits
 
-    explain: Callable[[], str] = field(default=lambda: "", repr=False, compare=False, metadata=_PRIVATE)
-    tree: Any = field(default=None, repr=False, compare=False, metadata=_PRIVATE)
+    explain: Callable[[], str] = field(default=lambda: "", repr=False, compare=False, metadata=PRIVATE)
+    tree: Any = field(default=None, repr=False, compare=False, metadata=PRIVATE)

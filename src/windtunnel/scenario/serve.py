@@ -14,7 +14,7 @@ from windtunnel.models.network import Attention, LatentAttention, Network
 from windtunnel.scenario.checks import check_experts, check_positions, check_stages, check_tp, has_experts
 from windtunnel.scenario.engines import ServeEngine, load_engine
 from windtunnel.scenario.layout import Layout
-from windtunnel.scenario.options import InferOptions
+from windtunnel.scenario.options import InferOptions, ServeOptions
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.scenario.text import shown
 
@@ -39,20 +39,13 @@ def infer_scenario(options: InferOptions) -> InferScenario:
         ScenarioError: an unknown name or a plan that cannot be laid out.
     """
     network = load_network(options.model)
-    both_ways = any(isinstance(b.mixer, Attention | LatentAttention) and not b.mixer.causal for b in network.blocks)
-    if network.encoder or both_ways or not network.has_head:
-        kind = "an encoder-decoder" if network.encoder else "an encoder" if both_ways else "without an output head"
-        raise ScenarioError(f"{network.name} is {kind}; infer and simulate serve decoder-only models")
+    check_served(network)
     cluster = parse_cluster(options.on, dict(options.set))
     engine = load_engine(options.engine, "serve")
     assert isinstance(engine, ServeEngine)
     warnings: list[str] = []
     layout = serve_layout(options, network, cluster, warnings)
-    name, linear, experts = serving_precision(network, options.precision)
-    if options.kv_precision is not None:
-        if options.kv_precision not in BYTES:
-            raise unknown("kv_precision", options.kv_precision, BYTES)
-        linear = replace(linear, kv=options.kv_precision)
+    name, linear, experts = with_precision(network, options)
     options = _defaults(options, network, warnings)
     longest = options.input + options.output
     check_positions(network, "input + output", longest, warnings)
@@ -80,6 +73,32 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
 
 
+def check_served(network: Network) -> None:
+    """Serving engines here run decoder-only models.
+
+    Raises:
+        ScenarioError: another kind of model.
+    """
+    both_ways = any(isinstance(b.mixer, Attention | LatentAttention) and not b.mixer.causal for b in network.blocks)
+    if network.encoder or both_ways or not network.has_head:
+        kind = "an encoder-decoder" if network.encoder else "an encoder" if both_ways else "without an output head"
+        raise ScenarioError(f"{network.name} is {kind}; infer and simulate serve decoder-only models")
+
+
+def with_precision(network: Network, options: ServeOptions) -> tuple[str, Precision, Precision]:
+    """(name, linear layers, experts), with the number format of the KV cache that is asked for.
+
+    Raises:
+        ScenarioError: an unknown format.
+    """
+    name, linear, experts = serving_precision(network, options.precision)
+    if options.kv_precision is not None:
+        if options.kv_precision not in BYTES:
+            raise unknown("kv_precision", options.kv_precision, BYTES)
+        linear = replace(linear, kv=options.kv_precision)
+    return name, linear, experts
+
+
 MOST_ITERATIONS = 1_000_000
 """Prompt iterations that one answer lays out: some seconds of work."""
 
@@ -105,7 +124,7 @@ def _defaults(options: InferOptions, network: Network, warnings: list[str]) -> I
     return options.model_copy(update={"input": shorter})
 
 
-def serve_layout(options: InferOptions, network: Network, cluster: Cluster, warnings: list[str]) -> Layout:
+def serve_layout(options: ServeOptions, network: Network, cluster: Cluster, warnings: list[str]) -> Layout:
     """Degrees of one engine; expert layers spread over its tp x dp ranks as ep x etp.
 
     Raises:

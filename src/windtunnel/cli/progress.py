@@ -1,0 +1,63 @@
+"""How far a simulation is, on a terminal that somebody waits at."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from windtunnel.report import units
+
+PATIENCE_S = 1.0
+"""Nothing is told of what is shorter."""
+
+EVERY_S = 0.1
+COLUMNS = 30
+
+
+class Progress:
+    """Redraws one line of ``stream`` when it is told the fraction (0 to 1) that is done. ``clock``: seconds."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream = stream
+        self.clock = clock
+        self.started = self.told = clock()
+        self.written = 0
+
+    def __call__(self, fraction: float) -> None:
+        now = self.clock()
+        if now - self.started < PATIENCE_S or now - self.told < EVERY_S:
+            return
+        self.told = now
+        done = min(max(fraction, 0.0), 1.0)
+        left = f", {units.duration((now - self.started) * (1 - done) / done)} left" if done > 0 else ""
+        bar = "#" * round(COLUMNS * done)
+        self._write(f"simulating [{bar:<{COLUMNS}}] {100 * done:.0f} %{left}")
+
+    def close(self) -> None:
+        """Leave the line empty."""
+        if self.written:
+            self._write("")
+            self.stream.write("\r")
+            self.stream.flush()
+
+    def _write(self, line: str) -> None:
+        plain = line.encode("ascii", "replace").decode()
+        self.stream.write(f"\r{plain:<{self.written}}")
+        self.stream.flush()
+        self.written = len(plain)
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[float], None] | None]:
+    """What to tell progress to; None where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    progress = Progress(sys.stderr)
+    try:
+        yield progress
+    finally:
+        progress.close()

@@ -1,0 +1,238 @@
+"""The engines of a service, made ready: price lists, caches, policies, and which loop runs each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from windtunnel.cost import make_pricer
+from windtunnel.cost.calibration import Calibration
+from windtunnel.cost.channel import Channel
+from windtunnel.engine.infer import serving_runtime
+from windtunnel.errors import ScenarioError
+from windtunnel.hardware.machine import Cluster
+from windtunnel.ops.fold import Pricer
+from windtunnel.scenario.simulate import EngineSetup, Role, SimulateScenario
+from windtunnel.serving.deployment.policies import load_policies
+from windtunnel.serving.engine import MakeRequest, PythonEngine
+from windtunnel.serving.policy import Scheduler
+from windtunnel.serving.prefix_cache import PrefixCache, Tier, eviction
+from windtunnel.serving.record import Record
+from windtunnel.serving.replica import Replica
+from windtunnel.serving.request import Request
+from windtunnel.serving.rules import RULES, Rules
+from windtunnel.serving.sizing import SWAP_BYTES, WATERMARK, Settings, Sized, size_engine
+from windtunnel.serving.spec import NO_LIMIT, EngineSpec
+from windtunnel.serving.workload.requests import Floats, Ints, Workload
+
+COMPILED_FROM = 3000
+"""Requests from which on the compiled loop is worth building where it is not there yet."""
+
+PREDICTIONS = 64
+"""Number of the random stream that predicted lengths are drawn from (those of workloads are below)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """Like engines of one role. ``replicas``: all of them; ``record``: where they write."""
+
+    role: Role
+    setup: EngineSetup
+    sized: Sized
+    price: Pricer
+    replicas: tuple[Replica, ...]
+    record: Record
+    compiled: bool
+
+
+class Asked:
+    """The workload as engines take it in: whole numbers, and plain lists for the loop in Python."""
+
+    def __init__(self, scenario: SimulateScenario, workload: Workload) -> None:
+        self.workload = workload
+        self.client: Ints | None = None
+        if workload.client is not None:
+            self.client = np.unique(workload.client, return_inverse=True)[1].astype(np.int64)
+        o = scenario.options
+        self.predicted = predicted_lengths(workload.output_tokens, o.prediction_error, o.seed)
+        self.arrival = np.full(len(workload), -1, np.int64)
+
+    def key(self, rules: Rules) -> Ints | None:
+        """What queues of such an order are sorted by."""
+        if rules.order == "shortest":
+            return self.predicted
+        return self.workload.priority if rules.order == "priority" else None
+
+    def maker(self, prompts_only: bool) -> MakeRequest:
+        """Requests for the loop in Python."""
+        w = self.workload
+        prompts = w.input_tokens.tolist()
+        outputs = [1] * len(w) if prompts_only else w.output_tokens.tolist()
+        clients = None if self.client is None else self.client.tolist()
+        priorities = None if w.priority is None else w.priority.tolist()
+        predicted = self.predicted.tolist()
+        blocks: Ints | None = w.blocks
+        offsets = None if w.block_offsets is None else w.block_offsets.tolist()
+
+        def make(number: int, arrival: int, progress: int) -> Request:
+            known: Sequence[int] = ()
+            if blocks is not None and offsets is not None:
+                known = blocks[offsets[number] : offsets[number + 1]].tolist()
+            return Request(
+                number, arrival, prompts[number], outputs[number],
+                client=0 if clients is None else clients[number],
+                priority=0 if priorities is None else priorities[number],
+                predicted=predicted[number], progress=progress, blocks=known,
+            )  # fmt: skip
+
+        return make
+
+
+def predicted_lengths(output_tokens: Ints, cv: float, seed: int) -> Ints:
+    """What a predictor of output lengths says: the truth times a lognormal factor of mean 1."""
+    if cv <= 0:
+        return output_tokens
+    draws = np.random.Generator(np.random.Philox(key=np.array([seed, PREDICTIONS], np.uint64)))
+    sigma = np.sqrt(np.log1p(cv * cv))
+    factor: Floats = np.exp(sigma * draws.standard_normal(len(output_tokens)) - sigma * sigma / 2)
+    return np.maximum(np.rint(output_tokens * factor), 1).astype(np.int64)
+
+
+def make_fleets(
+    scenario: SimulateScenario, asked: Asked, calibration: Calibration, log_size: int
+) -> dict[Role, list[Fleet]]:
+    """Every engine of the service, numbered through the pools.
+
+    Raises:
+        ScenarioError: a policy that cannot be loaded, or a loop that cannot run it.
+    """
+    found: dict[Role, list[Fleet]] = {}
+    index = 0
+    for role, setups in scenario.pools.items():
+        record = None
+        found[role] = []
+        for setup in setups:
+            fleet, record = _fleet(scenario, role, setup, asked, calibration, index, log_size, record)
+            found[role].append(fleet)
+            index += len(fleet.replicas)
+    return found
+
+
+def _fleet(
+    scenario: SimulateScenario, role: Role, setup: EngineSetup, asked: Asked, calibration: Calibration, index: int,
+    log_size: int, record: Record | None,
+) -> tuple[Fleet, Record]:  # fmt: skip
+    cluster, workload = scenario.cluster, asked.workload
+    price = make_pricer(cluster, serving_runtime(setup.engine), calibration)
+    own = setup.scheduler if ":" in setup.scheduler else None
+    settings = _settings(setup, RULES["chunked" if own else setup.scheduler], workload, role)
+    per_byte = 1.0 / (calibration.copies.pcie * float(cluster.pcie_bytes_per_s))
+    sized = size_engine(
+        scenario.network, cluster, setup.engine, setup.plan, price, workload, settings, per_byte
+    )
+    count = setup.count if scenario.autoscale is None else scenario.autoscale.maximum
+    numbers = range(index, index + count * sized.copies)
+    loop = scenario.options.loop
+    cached = sized.spec.prefix_tokens > 0
+    if loop == "compiled" and (own or cached):
+        raise ScenarioError("loop=compiled runs built-in schedulers without a prefix cache; accepted: auto, python")
+    compiled = loop in ("auto", "compiled") and not own and not cached and _can_compile(loop, len(workload))
+    if compiled:
+        replicas, record = _compiled(sized.spec, asked, role, numbers, log_size, record)
+    else:
+        record = record or Record.of(len(workload))
+        make = asked.maker(settings.prompts_only)
+        schedulers = load_policies(own, "scheduler", ("schedule",)) if own else None
+        caches = _caches(setup, sized.spec, cluster) if cached else None
+        replicas = tuple(
+            _python(sized.spec, record, make, i, schedulers, caches, loop == "naive", log_size) for i in numbers
+        )
+    return Fleet(role, setup, sized, price, replicas, record, compiled), record
+
+
+def _settings(setup: EngineSetup, rules: Rules, workload: Workload, role: Role) -> Settings:
+    o = setup.options
+    prefix = bool(o.prefix_cache if o.prefix_cache is not None else setup.tiers) and workload.blocks is not None
+    return Settings(
+        rules=rules,
+        reserve_output=setup.reserve_output or rules.padded,
+        watermark=WATERMARK if o.watermark is None else o.watermark,
+        swap_bytes=_swap_bytes(setup),
+        max_queue=NO_LIMIT if o.max_queue is None else o.max_queue,
+        timeout_s=o.timeout,
+        prefix_tokens=workload.block_tokens if prefix and role != "decode" else 0,
+        prompts_only=role == "prefill",
+    )
+
+
+def _swap_bytes(setup: EngineSetup) -> float:
+    """Host memory of one accelerator for swapped requests."""
+    o = setup.options
+    if o.preemption != "swap":
+        return 0.0
+    layout = setup.plan.layout
+    return SWAP_BYTES if o.swap_gbyte is None else o.swap_gbyte * 1e9 / int(layout.tp * layout.pp)
+
+
+def _can_compile(loop: str, requests: int) -> bool:
+    from windtunnel.serving.compiled.build import available
+
+    if available(compile=loop == "compiled" or requests >= COMPILED_FROM):
+        return True
+    if loop == "compiled":
+        raise ScenarioError("loop=compiled needs a C compiler (cc, gcc, clang, or pip install 'windtunnel[compiler]')")
+    return False
+
+
+def _compiled(
+    spec: EngineSpec, asked: Asked, role: Role, numbers: range, log_size: int, record: Record | None
+) -> tuple[tuple[Replica, ...], Record]:
+    from windtunnel.serving.compiled.replica import Asked as Rows
+    from windtunnel.serving.compiled.replica import CompiledEngine
+
+    w = asked.workload
+    outputs = np.ones_like(w.output_tokens) if role == "prefill" else w.output_tokens
+    rows = Rows(w.input_tokens, outputs, asked.client, asked.key(spec.rules))
+    record = rows.record(asked.arrival)
+    return tuple(CompiledEngine(spec, asked.arrival, rows, index=i, log_size=log_size) for i in numbers), record
+
+
+def _python(
+    spec: EngineSpec, record: Record, make: MakeRequest, index: int, schedulers: Callable[[], Scheduler] | None,
+    caches: Callable[[], PrefixCache] | None, one_by_one: bool, log_size: int,
+) -> Replica:  # fmt: skip
+    own: dict[str, Any] = {}
+    if schedulers is not None:
+        own["scheduler"] = schedulers()
+    if caches is not None:
+        own["make_cache"] = caches
+    return PythonEngine(spec, record, make, index=index, one_by_one=one_by_one, log_size=log_size, **own)
+
+
+def _caches(setup: EngineSetup, spec: EngineSpec, cluster: Cluster) -> Callable[[], PrefixCache]:
+    """Prefix caches, each with tiers of its own below."""
+    policies = eviction(setup.options.eviction)
+    rates = tier_rates(cluster)
+
+    def make() -> PrefixCache:
+        # A block lies on all ranks of the engine: they move their parts side by side, each over its own link.
+        tiers = [Tier(t.name, t.capacity_bytes // setup.accelerators, Channel(*rates[t.name])) for t in setup.tiers]
+        return PrefixCache(policies, tiers, spec.prefix_units)
+
+    return make
+
+
+def tier_rates(cluster: Cluster) -> dict[str, tuple[float, float]]:
+    """(bytes a second for one accelerator, seconds of latency) of each memory below the device's."""
+    sharers = min(cluster.node_size, cluster.count)
+    pcie = float(cluster.pcie_bytes_per_s)
+    wires = (level.bandwidth_bytes_per_s for level in cluster.levels if level.resource == "scale_out")
+    network = float(next(wires, pcie))
+    return {
+        "host": (min(pcie, float(cluster.dram.bandwidth_bytes_per_s) / sharers), 1e-5),
+        "nvme": (min(pcie, float(cluster.nvme.bandwidth_bytes_per_s) / sharers), 1e-4),
+        "remote": (min(pcie, network), 1e-3),
+    }

@@ -1,0 +1,192 @@
+"""A service put together and run: pools, routers, transfers, failures, scaling; or one engine on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from windtunnel.engine.fleet import Asked, Fleet, tier_rates
+from windtunnel.hardware.machine import Cluster
+from windtunnel.scenario.simulate import Role, SimulateScenario
+from windtunnel.serving.deployment.arrivals import picoseconds
+from windtunnel.serving.deployment.driver import serve
+from windtunnel.serving.deployment.routers import build_router
+from windtunnel.serving.deployment.scaling import Scaling, scaling_policy
+from windtunnel.serving.deployment.service import EnginePool, Failures, KVTransfer, Lifetime, Record, Service
+from windtunnel.serving.memory import kv_bytes
+from windtunnel.serving.outcome import PS, Status
+from windtunnel.serving.replica import NEVER, Done, Load, Replica
+from windtunnel.serving.workload.requests import Ints, Workload
+
+Progress = Callable[[float], None]
+
+RESTART_S = 60.0
+"""From a replica's failure until it is back, where nothing else is said: the process starts and loads its weights."""
+
+SLICE_S = 0.2
+"""Seconds of computing between two looks at the clock and at the keyboard."""
+
+
+def run_service(
+    scenario: SimulateScenario, fleets: Mapping[Role, Sequence[Fleet]], asked: Asked, progress: Progress | None
+) -> Record:
+    """What becomes of every request.
+
+    Raises:
+        ScenarioError: a policy that cannot be loaded or fails, or a time that the clock cannot hold.
+    """
+    o, workload = scenario.options, asked.workload
+    until = NEVER if o.duration is None else round(o.duration * PS)
+    alone = [fleet for each in fleets.values() for fleet in each]
+    bound = o.replica_mtbf_hours is not None or scenario.autoscale is not None or workload.closed
+    if len(alone) == 1 and len(alone[0].replicas) == 1 and alone[0].compiled and not bound:
+        return _alone(alone[0], asked, until, progress)
+    service = _service(scenario, fleets, workload, until)
+
+    def told(ended: int, total: int, now: int) -> None:
+        if progress is not None:
+            progress(max(ended / max(total, 1), now / until if until < NEVER else 0.0))
+
+    record = serve(service, workload, told)
+    asked.arrival[:] = record.arrival
+    return record
+
+
+def _alone(fleet: Fleet, asked: Asked, until: int, progress: Progress | None) -> Record:
+    """One compiled engine with requests at times of their own: all of them at once, in slices."""
+    workload, engine, kept = asked.workload, fleet.replicas[0], fleet.record
+    times = picoseconds(workload.arrival_s, "arrival")
+    order = np.argsort(times, kind="stable")
+    asked.arrival[:] = times
+    engine_: Any = engine
+    engine_.submit_all(order, times[order])
+    events, partial, reached = 100_000, False, False
+    try:
+        while not reached:
+            started = perf_counter()
+            reached = engine_.advance_some(until, events)
+            took = perf_counter() - started
+            events = max(int(events * min(SLICE_S / max(took, 1e-9), 4.0)), 1000)
+            if progress is not None:
+                done = np.count_nonzero(kept.status)
+                progress(done / max(len(workload), 1))
+    except KeyboardInterrupt:
+        partial = True
+    status = kept.status.astype(np.int8)
+    open_ = bool(np.any(status == Status.UNFINISHED))
+    end = int(engine_.clock) if open_ or partial else _last(kept.finish, times, status, engine_.clock)
+    late = (times > end) & (status == Status.UNFINISHED)
+    arrival = np.where(late, -1, times)
+    asked.arrival[:] = arrival
+    life = Lifetime(fleet.role, ((0, end),), ((0, end),))
+    none = np.zeros(len(workload), np.int32)
+    return Record(
+        status=status, arrival=arrival, ended=kept.finish, replica=kept.replica, retries=none,
+        transfer=np.zeros(len(workload), np.int64), lifetimes=(life,), end=end,
+        in_system=round(engine_.queue_integral * PS), events=int(engine_.tally.events), partial=partial,
+    )  # fmt: skip
+
+
+def _last(finish: Ints, times: Ints, status: np.ndarray, clock: int) -> int:  # type: ignore[type-arg]
+    """When the last request ended."""
+    if bool(np.any(status == Status.TIMED_OUT)):
+        return int(clock)
+    return max(int(finish.max(initial=0)), int(times.max(initial=0)))
+
+
+class _Decoding:
+    """A decoding engine that is told when the first token of what it is handed was out."""
+
+    def __init__(self, engine: Replica, own: Ints, prefill: Ints) -> None:
+        self._engine, self._own, self._prefill = engine, own, prefill
+
+    def submit(self, request: int, time: int, progress: int = 0) -> None:
+        self._own[request] = self._prefill[request]
+        self._engine.submit(request, time, progress)
+
+    def advance(self, until: int) -> None:
+        self._engine.advance(until)
+
+    def bound(self) -> int:
+        return self._engine.bound()
+
+    def take_done(self) -> Sequence[Done]:
+        return self._engine.take_done()
+
+    def load(self) -> Load:
+        return self._engine.load()
+
+    def prefix_tokens(self, request: int) -> int:
+        return self._engine.prefix_tokens(request)
+
+    def stop(self, time: int) -> list[int]:
+        return self._engine.stop(time)
+
+
+def _service(
+    scenario: SimulateScenario, fleets: Mapping[Role, Sequence[Fleet]], workload: Workload, until: int
+) -> Service:
+    o = scenario.options
+    pools = []
+    for role, each in fleets.items():
+        replicas: tuple[Replica, ...] = tuple(r for fleet in each for r in fleet.replicas)
+        if role == "decode":
+            first = fleets["prefill"][0].record.first
+            replicas = tuple(_Decoding(r, fleet.record.first, first) for fleet in each for r in fleet.replicas)
+        pools.append(EnginePool(role, replicas, build_router(o.router, o.seed), _scaling(scenario, each[0])))
+    failures = None
+    if o.replica_mtbf_hours is not None:
+        restart = RESTART_S if o.replica_restart_s is None else o.replica_restart_s
+        failures = Failures(o.replica_mtbf_hours * 3600, restart)
+    transfer = _transfer(scenario, fleets, workload) if "prefill" in fleets else None
+    return Service(tuple(pools), transfer, failures, o.max_retries, o.seed, until)
+
+
+def _scaling(scenario: SimulateScenario, fleet: Fleet) -> Scaling | None:
+    asked = scenario.autoscale
+    if asked is None:
+        return None
+    o = scenario.options
+    given = "replicas" in o.model_fields_set
+    rate = None if asked.source is None else tier_rates(scenario.cluster)[asked.source][0]
+    return Scaling(
+        policy=scaling_policy(asked), minimum=asked.minimum, maximum=asked.maximum,
+        initial=o.replicas if given else asked.minimum, interval=round(asked.interval_s * PS),
+        boot=round(asked.delay_s * PS), weights_bytes=int(fleet.sized.memory.weights), bytes_per_s=rate,
+        max_batch=fleet.setup.plan.max_sequences,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prompts:
+    """Bytes of the KV cache of each prompt."""
+
+    bytes_: Ints
+
+    def __call__(self, request: int) -> int:
+        return int(self.bytes_[request])
+
+
+def _transfer(scenario: SimulateScenario, fleets: Mapping[Role, Sequence[Fleet]], workload: Workload) -> KVTransfer:
+    """Each prefill engine's link to the decoding ones: as many accelerators' wires as the smaller of the two has."""
+    plan = fleets["prefill"][0].setup.plan
+    whole = replace(plan, layout=replace(plan.layout, tp=1))
+    size = kv_bytes(scenario.network.blocks, whole, workload.input_tokens.astype(float))
+    smallest = min(fleet.setup.accelerators for each in fleets.values() for fleet in each)
+    bandwidth, latency = _wire(scenario.cluster)
+    return KVTransfer(
+        bytes_per_s=bandwidth * smallest, latency_s=latency,
+        kv_bytes=_Prompts(np.broadcast_to(np.asarray(size, float), (len(workload),)).astype(np.int64)),
+        layers=scenario.network.layers, start=fleets["prefill"][0].record.start,
+        layerwise=scenario.options.kv_transfer == "layerwise",
+    )  # fmt: skip
+
+
+def _wire(cluster: Cluster) -> tuple[float, float]:
+    """(bytes a second of one accelerator, latency) over the innermost level that reaches all of the cluster."""
+    level = next((each for each in cluster.levels if each.domain >= cluster.count), cluster.levels[-1])
+    return float(level.bandwidth_bytes_per_s), float(level.latency_s)

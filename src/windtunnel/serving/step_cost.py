@@ -1,0 +1,264 @@
+"""What an iteration takes, as tables made from the step's tree: the event loop's price list.
+
+An iteration's tree is a sequence, so its time is a sum of parts that depend on few statistics each: tokens (all
+layers' products, norms, collectives), rows sampled (head), decodes and their contexts, prompt tokens and the pairs and
+keys of their attention; prompts and decodes in one attention call stretch each other by the engine's ``mixed``
+factor. Each part is tabulated on the axes of :mod:`windtunnel.serving.knots` by pricing the tree on arrays of batches,
+part by part for each group of like pipeline stages, since a stage lasts as long as the slower of device and host.
+Between two points times are straight lines; a lookup is within 0.5 % of the tree (tests/serving/test_step_cost.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windtunnel.models.network import LatentAttention, Network, StateSpace
+from windtunnel.ops.fold import Evaluation, Pricer
+from windtunnel.ops.values import Value
+from windtunnel.parallel.iteration import iteration
+from windtunnel.scenario.batch import Batch
+from windtunnel.scenario.engines import ServeEngine
+from windtunnel.scenario.plan import ServePlan
+from windtunnel.serving.knots import CONTEXT, KEYS, PROMPT, SEQUENCES, STATES, TOKENS, Ints
+from windtunnel.serving.outcome import PS
+
+Floats = NDArray[np.float64]
+
+SPREAD = np.array([1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0])
+"""Keys read over those that one prompt of these tokens and pairs would read: up to 2 for many whole prompts, more where
+the end of a long one is among them. Unfused attention works on squares of scores instead: see :data:`SQUARE`."""
+SQUARE = np.array([0.5, 0.75, 1.0])
+"""Keys of a prompt over twice the mean keys of its tokens: 1 from its beginning, 0.5 after much context."""
+MIX_BITS = 20
+"""The stretch of mixed attention is a whole number of 2^-20, so that both loops round alike."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepCost:
+    """Picoseconds of an iteration of one attention-data-parallel rank, over G groups of like stages and W windows.
+
+    ``windows`` [W]: the views of the context that attention layers have (0: all of it; < 0: chunks), in the order of
+    the tables. ``copies`` [G]: stages of a group. ``issue`` [G]: host time a stage. ``base`` [G, tokens, states];
+    ``head`` [sequences] (in the last group); ``sends`` [tokens]; ``schedule`` [sequences] of the host;
+    ``decode`` [G, W, sequences, contexts, 2]: time at a point and its growth a token. A prompt's attention is
+    ``waves`` [G, W, tokens], at the longest context, times the share of it in ``prompt`` [G, W, tokens, keys, spread],
+    which is interpolated: the waves' jumps are in the first. ``apart``, shaped as ``prompt`` or with no views, is what
+    prompts add outside the attention call, which ``mixed``, 2^20 times the stretch, does not reach.
+    ``overlapped``: the host prepares an iteration while the device runs the last one. ``eager``: unfused attention.
+    """
+
+    windows: tuple[int, ...]
+    copies: Ints
+    issue: Ints
+    base: Ints
+    head: Ints
+    sends: Ints
+    schedule: Ints
+    decode: Ints
+    waves: Floats
+    prompt: Floats
+    apart: Floats
+    mixed: int
+    overlapped: bool
+    eager: bool
+
+
+class _Prober:
+    """Prices batches part by part: device seconds of each group of stages."""
+
+    def __init__(self, network: Network, plan: ServePlan, engine: ServeEngine, price: Pricer) -> None:
+        self.network, self.plan, self.engine, self.price = network, plan, engine, price
+        self.views: tuple[int, ...] = _views(network)
+
+    def stages(self, batch: Batch, shape: tuple[int, ...]) -> Floats:
+        """[G, *shape] seconds of one stage of each group."""
+        made = iteration(self.network, self.plan, self.engine, batch)
+        evaluation = Evaluation(made.tree, self.price)
+        found = [evaluation.cost(sync.part).seconds for _, sync in made.stages]
+        return np.stack([np.broadcast_to(np.asarray(f, float), shape) for f in found])
+
+    def batch(self, tokens: Value, sequences: Value = 0.0, states: Value = 0.0) -> Batch:
+        """Tokens that attend to nothing."""
+        return Batch(tokens, sequences, sequences_in_prefill=states)
+
+    def prompts(self, tokens: Floats, view: int, pairs: Value, keys: Value) -> Batch:
+        zero = 0.0 * tokens
+        windows = {w: ((pairs, keys, 0.0) if w == view else (zero, zero, 0.0)) for w in self.views if w}
+        whole = (pairs, keys) if view == 0 else (zero, zero)
+        return Batch(tokens, 0.0, tokens, *whole, windows=windows, sequences_in_prefill=1.0)
+
+    def decodes(self, n: Floats, view: int, context: Value) -> Batch:
+        zero = 0.0 * n
+        windows = {w: (0.0, 0.0, context if w == view else zero) for w in self.views if w}
+        return Batch(n, 0.0, decode_sequences=n, decode_context=context if view == 0 else zero, windows=windows)
+
+
+def _views(network: Network) -> tuple[int, ...]:
+    """The windows of the network's attention layers, 0 for the whole context; one at least."""
+    whole = any(
+        getattr(b.mixer, "view", getattr(b.mixer, "window", None)) is None
+        for b in network.blocks
+        if not isinstance(b.mixer, StateSpace)
+    )
+    found = ((0,) if whole else ()) + tuple(network.views)
+    return found or (0,)
+
+
+def compile_step(
+    network: Network,
+    plan: ServePlan,
+    engine: ServeEngine,
+    price: Pricer,
+    *,
+    most_tokens: int,
+    most_prompt_tokens: int,
+    most_sequences: int,
+    most_context: int,
+    longest: int,
+) -> StepCost:
+    """The price list of iterations of at most so many tokens (of prompts), sequences and context tokens in all, with
+    no request ``longest`` tokens or more long.
+
+    Raises:
+        ScenarioError: a number format or a kernel that the machine has no price for.
+    """
+    probe = _Prober(network, plan, engine, price)
+    recurrent = any(isinstance(b.mixer, StateSpace) for b in network.blocks)
+    tokens = TOKENS.points(most_tokens).astype(float)
+    tokens[0] = 1.0  # no iteration is empty
+    states = STATES.points(most_sequences).astype(float) if recurrent else np.zeros(1)
+    base = probe.stages(
+        probe.batch(tokens[:, None], 0.0, states[None, :] if recurrent else 0.0), (len(tokens), len(states))
+    )
+    sequences = np.arange(most_sequences + 2, dtype=float)
+    sampled = probe.stages(probe.batch(1.0, sequences), sequences.shape)
+    head = (sampled - sampled[:, :1]).sum(axis=0)
+    made = iteration(network, plan, engine, probe.batch(tokens))
+    sends = np.broadcast_to(np.asarray(Evaluation(made.sends, price).seconds(), float), tokens.shape)
+    schedule = np.broadcast_to(np.asarray(_schedule(probe, sequences), float), sequences.shape)
+    eager = engine.attention == "eager"
+    waves = _waves(probe, most_prompt_tokens, longest)
+    prompt = _prompt_table(probe, most_prompt_tokens, longest, eager)
+    apart = prompt[:, :0]
+    if any(isinstance(b.mixer, LatentAttention) for b in network.blocks):
+        inside = _inside(network, plan, engine, price, most_prompt_tokens, longest)
+        prompt, apart = inside, prompt - inside
+    at = PROMPT.points(most_prompt_tokens)
+    at[0] = 1
+    share = waves[..., [TOKENS.index(int(t)) for t in at], None, None]
+    return StepCost(
+        windows=probe.views,
+        copies=np.array([layers.count for layers, _ in made.stages]),
+        issue=_ps(_issue(probe)),
+        base=_ps(base),
+        head=_ps(head),
+        sends=_ps(sends),
+        schedule=_ps(schedule),
+        decode=_decode_table(probe, most_sequences, most_context),
+        waves=waves,
+        prompt=np.divide(prompt, share, out=np.zeros_like(prompt), where=share > 0),
+        apart=np.divide(apart, share[:, : apart.shape[1]], out=np.zeros_like(apart), where=apart != 0),
+        mixed=round(engine.mixed_attention * (1 << MIX_BITS)),
+        overlapped=engine.asynchronous,
+        eager=eager,
+    )
+
+
+def _ps(seconds: Floats) -> Ints:
+    return np.rint(np.asarray(seconds) * PS).astype(np.int64)
+
+
+def _issue(probe: _Prober) -> Floats:
+    """[G] host seconds of a stage."""
+    made = iteration(probe.network, probe.plan, probe.engine, probe.batch(1.0))
+    evaluation = Evaluation(made.tree, probe.price)
+    return np.array([float(evaluation.cost(sync.part).host) for _, sync in made.stages])
+
+
+def _schedule(probe: _Prober, sequences: Floats) -> Value:
+    made = iteration(probe.network, probe.plan, probe.engine, probe.batch(1.0, sequences))
+    return Evaluation(made.schedule, probe.price).cost(made.schedule).host
+
+
+def _decode_table(probe: _Prober, most_sequences: int, most_context: int) -> Ints:
+    """[G, W, sequences, contexts, 2] time and growth. The first view holds what depends on the sequences alone."""
+    n = SEQUENCES.points(most_sequences).astype(float)[:, None]
+    context = CONTEXT.points(most_context).astype(float)[None, :]
+    shape = (n.shape[0], context.shape[1])
+    alone = probe.stages(probe.batch(n, 0.0, n), (n.shape[0], 1))
+    nothing = probe.stages(probe.decodes(n, probe.views[0], 0.0 * n), (n.shape[0], 1))
+    tables = []
+    for i, view in enumerate(probe.views):
+        seen = probe.stages(probe.decodes(n, view, context + 0.0 * n), shape)
+        at = _ps(seen - (alone if i == 0 else nothing))
+        at[:, 0] = 0
+        growth = np.maximum(np.rint(np.diff(at, axis=-1) / np.diff(context[0])), 0).astype(np.int64)
+        tables.append(np.stack([at[..., :-1], growth], axis=-1))
+    return np.ascontiguousarray(np.stack(tables, axis=1))
+
+
+def _prompt_grid(most_tokens: int, longest: int, eager: bool) -> tuple[Floats, Floats, Floats]:
+    """(tokens, mean keys, keys read) on axes 0, 1 and 2."""
+    tokens = PROMPT.points(most_tokens).astype(float)[:, None, None]
+    tokens[0] = 1.0
+    keys = np.maximum(KEYS.points(longest).astype(float), 0.5)[None, :, None]
+    read = SQUARE * 2 * keys + 0 * tokens if eager else SPREAD * (keys + (tokens - 1) / 2)
+    return tokens, keys, read
+
+
+def _prompt_table(probe: _Prober, most_tokens: int, longest: int, eager: bool) -> Floats:
+    """[G, W, tokens, keys, spread] picoseconds. The first view holds what depends on the tokens alone."""
+    tokens, keys, read = _prompt_grid(most_tokens, longest, eager)
+    shape, flat = np.broadcast_shapes(tokens.shape, keys.shape, read.shape), tokens.shape
+    alone = probe.stages(probe.batch(tokens, 0.0, 1.0), flat)
+    nothing = probe.stages(probe.prompts(tokens, probe.views[0], 0.0 * tokens, 0.0 * tokens), flat)
+    tables = []
+    for i, view in enumerate(probe.views):
+        seen = probe.stages(probe.prompts(tokens, view, tokens * keys, read), shape)
+        table = (seen - (alone if i == 0 else nothing)) * PS
+        table[:, 0] = 0.0
+        tables.append(table)
+    return np.ascontiguousarray(np.stack(tables, axis=1))
+
+
+def _waves(probe: _Prober, most_tokens: int, longest: int) -> Floats:
+    """[G, W, tokens] picoseconds that prompt tokens add where each meets the most keys."""
+    tokens = TOKENS.points(2 * most_tokens).astype(float)
+    tokens[0] = 1.0
+    keys = float(KEYS.points(longest)[-1])
+    alone = probe.stages(probe.batch(tokens, 0.0, 1.0), tokens.shape)
+    far = [
+        probe.stages(probe.prompts(tokens, view, tokens * keys, keys + (tokens - 1) / 2), tokens.shape)
+        for view in probe.views
+    ]
+    return np.ascontiguousarray(np.stack([f - alone for f in far], axis=1) * PS)
+
+
+def _inside(
+    network: Network, plan: ServePlan, engine: ServeEngine, price: Pricer, most_tokens: int, longest: int
+) -> Floats:
+    """[G, 1, tokens, keys, spread] picoseconds of a prompt's attention call alone: what is twice as long beside a
+    decode whose call stretches twofold, less that decode. (Latent attention expands its keys outside the call.)"""
+    tokens, keys, read = _prompt_grid(most_tokens, longest, False)
+    shape = np.broadcast_shapes(tokens.shape, keys.shape, read.shape)
+    both = replace(
+        Batch(tokens + 1.0, 0.0, tokens, tokens * keys, read, sequences_in_prefill=1.0),
+        decode_sequences=1.0,
+        decode_context=1.0,
+    )
+    one = Batch(1.0, 0.0, decode_sequences=1.0, decode_context=1.0)
+    probes = [
+        _Prober(network, plan, engine.model_copy(update={"mixed_attention": m}), price) for m in (1.0, 2.0)
+    ]
+    low, high = (p.stages(both, shape) for p in probes)
+    alone, without = probes[0].stages(one, (1, 1, 1)), probes[0].stages(probes[0].batch(1.0, 0.0, 1.0), (1, 1, 1))
+    return np.ascontiguousarray(((high - low) - (alone - without))[:, None] * PS)
+
+
+def summary(cost: StepCost) -> Mapping[str, int]:
+    """Entries of each table, for a benchmark to print."""
+    return {name: int(getattr(cost, name).size) for name in ("base", "head", "decode", "prompt")}

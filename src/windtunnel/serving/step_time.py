@@ -1,0 +1,182 @@
+"""How long an iteration takes, read from its price list in plain Python: whole picoseconds, the same in both loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from windtunnel.serving.knots import CONTEXT, KEYS, PROMPT, SEQUENCES, STATES, TOKENS, Axis
+from windtunnel.serving.step_cost import MIX_BITS, SPREAD, SQUARE, StepCost
+
+
+class Piece(NamedTuple):
+    """Prompt tokens of one iteration as one view of the context sees them: query-key pairs and keys read."""
+
+    pairs: int
+    keys: int
+
+
+@dataclass(slots=True)
+class Work:
+    """One iteration: ``decodes`` with the sum of their contexts in each view, ``prompt`` tokens of ``prompts``
+    sequences, of which ``finished`` produce a token, and what the prompt tokens see in each view."""
+
+    decodes: int
+    contexts: list[int]
+    prompt: int = 0
+    prompts: int = 0
+    finished: int = 0
+    pieces: list[Piece] | None = None
+
+
+class StepTimes:
+    """Lookups in a :class:`~windtunnel.serving.step_cost.StepCost`."""
+
+    __slots__ = (
+        "_apart", "_base", "_copies", "_decode", "_eager", "_head", "_issue", "_mixed", "_overlapped", "_prompt", "_schedule",
+        "_sends", "_shapes", "_spread", "_waves", "cost", "groups", "views",
+    )  # fmt: skip
+
+    def __init__(self, cost: StepCost) -> None:
+        self.cost = cost
+        self.groups, self.views = len(cost.copies), len(cost.windows)
+        # Memory views hand out plain Python numbers, twice as fast as arrays.
+        self._base, self._head, self._decode, self._prompt, self._apart, self._waves, self._sends, self._schedule = (
+            memoryview(np.ascontiguousarray(a).reshape(-1))
+            for a in (cost.base, cost.head, cost.decode, cost.prompt, cost.apart, cost.waves, cost.sends, cost.schedule)
+        )
+        self._shapes = cost.base.shape, cost.decode.shape, cost.prompt.shape, cost.waves.shape[2]
+        self._copies, self._issue = cost.copies.tolist(), cost.issue.tolist()
+        self._mixed, self._overlapped, self._eager = cost.mixed, cost.overlapped, cost.eager
+        self._spread = (SQUARE if cost.eager else SPREAD).tolist()
+
+    def seconds(self, work: Work) -> tuple[int, int]:
+        """(from its start to its end, until the first stage is free for the next batch) in picoseconds."""
+        tokens = work.decodes + work.prompt
+        sampled = work.decodes + work.finished
+        total = slowest = 0
+        last = self.groups - 1
+        for g in range(self.groups):
+            device = self._tokens(g, tokens, work.decodes + work.prompts)
+            if g == last:
+                device += self._head[sampled]
+            attention = 0
+            if work.decodes:
+                attention += self._decodes(g, work)
+            if work.prompt:
+                attention += self._prompts(self._prompt, g, work)
+                if work.decodes:
+                    attention = (attention * self._mixed) >> MIX_BITS
+                if self._apart:
+                    attention += self._prompts(self._apart, g, work)
+            device = max(device + attention, self._issue[g])
+            total += self._copies[g] * device
+            slowest = max(slowest, device)
+        total += self._interpolated(self._sends, TOKENS, tokens)
+        host = self._schedule[sampled]
+        return (max(total, host) if self._overlapped else total + host), slowest
+
+    def line(self, decodes: int, contexts: list[int], view: int) -> tuple[int, int, int]:
+        """(time now, growth for each context token, tokens left before the line bends) of one view's decode attention
+        in an engine without pipeline stages."""
+        _, _, rows, points, _ = self._shapes[1]
+        context = contexts[view]
+        i = CONTEXT.index(context)
+        at = 2 * ((view * rows + SEQUENCES.index(decodes)) * points + i)
+        low, high = _ends(CONTEXT, i)
+        growth = self._decode[at + 1]
+        return self._decode[at] + growth * (context - low), growth, high - context
+
+    def flat(self, decodes: int) -> tuple[int, int, int]:
+        """(device time beside attention, host time added, device time at least) of ``decodes`` alone, in an engine
+        without pipeline stages."""
+        device = self._tokens(0, decodes, decodes) + self._head[decodes]
+        host = self._schedule[decodes]
+        return (device, 0, max(self._issue[0], host)) if self._overlapped else (device, host, self._issue[0])
+
+    def _tokens(self, group: int, tokens: int, states: int) -> int:
+        _, rows, columns = self._shapes[0]
+        start = group * rows * columns
+        if columns == 1:
+            return self._interpolated(self._base, TOKENS, tokens, start)
+        column = STATES.index(states)
+        low, high = _ends(STATES, column)
+        a = self._interpolated(self._base, TOKENS, tokens, start + column, columns)
+        b = self._interpolated(self._base, TOKENS, tokens, start + column + 1, columns)
+        return a + (b - a) * (states - low) // (high - low)
+
+    @staticmethod
+    def _interpolated(table: memoryview, axis: Axis, value: int, start: int = 0, stride: int = 1) -> int:
+        if value < 1 << axis.dense:
+            return int(table[start + value * stride])
+        i = axis.index(value)
+        low, high = _ends(axis, i)
+        a, b = int(table[start + i * stride]), int(table[start + (i + 1) * stride])
+        return a + (b - a) * (value - low) // (high - low)
+
+    def _decodes(self, group: int, work: Work) -> int:
+        _, views, rows, points, _ = self._shapes[1]
+        row = SEQUENCES.index(work.decodes)
+        total = 0
+        for view in range(views):
+            context = work.contexts[view]
+            i = CONTEXT.index(context)
+            at = 2 * (((group * views + view) * rows + row) * points + i)
+            total += self._decode[at] + self._decode[at + 1] * (context - _ends(CONTEXT, i)[0])
+        return int(total)
+
+    def _prompts(self, table: memoryview, group: int, work: Work) -> int:
+        _, views, rows, columns, depth = self._shapes[2]
+        tokens, i = work.prompt, PROMPT.index(work.prompt)
+        low, high = _ends(PROMPT, i)
+        part = (tokens - low) / (high - low)
+        total = 0.0
+        assert work.pieces is not None
+        for view in range(views):
+            pairs, read = work.pieces[view]
+            keys = pairs / tokens
+            column = min(KEYS.index(int(keys)), columns - 2)
+            left, right = _ends(KEYS, column)
+            across = (keys - left) / (right - left)
+            if self._eager:
+                third = read / work.prompts / (2.0 * keys)
+            else:
+                third = read / (keys + (tokens - 1) / 2.0)
+            deep, beyond = self._between(third)
+            at = ((group * views + view) * rows + i) * columns * depth + column * depth + deep
+            value = self._corner(table, at, depth, across, beyond)
+            if part > 0.0:
+                value += part * (self._corner(table, at + columns * depth, depth, across, beyond) - value)
+            total += value * self._wave(group * views + view, tokens)
+        return int(total)
+
+    def _between(self, value: float) -> tuple[int, float]:
+        points, i = self._spread, 0
+        while i < len(points) - 2 and value > points[i + 1]:
+            i += 1
+        return i, max((value - points[i]) / (points[i + 1] - points[i]), 0.0)
+
+    def _wave(self, row: int, tokens: int) -> float:
+        table, start = self._waves, row * self._shapes[3]
+        i = TOKENS.index(tokens)
+        low, high = _ends(TOKENS, i)
+        a = table[start + i]
+        return float(a + (tokens - low) / (high - low) * (table[start + i + 1] - a))
+
+    @staticmethod
+    def _corner(table: memoryview, at: int, depth: int, across: float, beyond: float) -> float:
+        near = table[at] + beyond * (table[at + 1] - table[at])
+        far = table[at + depth] + beyond * (table[at + depth + 1] - table[at + depth])
+        return float(near + across * (far - near))
+
+
+def _ends(axis: Axis, i: int) -> tuple[int, int]:
+    """The points around a cell of an axis."""
+    if i < 1 << axis.dense:
+        return i, i + 1
+    beyond = i - (1 << axis.dense)
+    shift = (beyond >> axis.mantissa) + axis.dense - axis.mantissa
+    low = ((beyond & ((1 << axis.mantissa) - 1)) + (1 << axis.mantissa)) << shift
+    return low, low + (1 << shift)

@@ -1,0 +1,92 @@
+"""What an engine's loop counts as time passes: sums small enough to keep for a million requests."""
+
+from __future__ import annotations
+
+from windtunnel.serving.histogram import BINS, add_run
+from windtunnel.serving.knots import Axis
+from windtunnel.serving.step_time import Work
+
+SIZES = Axis(3, 2)
+"""Cells of iterations with prompts, by their tokens."""
+COLUMNS = 6
+"""Of a cell: iterations, picoseconds, prompt tokens, prompts, decodes, rows sampled; then for each view decode context,
+pairs and keys."""
+
+BLOCKED = ("kv_cache", "max_batch", "budget", "gate", "policy")
+"""Why the head of a queue waits."""
+
+SAMPLES = 1024
+"""Samples over time; when they are full every second one is dropped and the time between them doubled."""
+
+FIRST_GAP = 10**9
+"""Picoseconds between the first samples."""
+
+
+class Tally:
+    """Counters of one engine. Cells [size][column]: pure decoding by sequences, then iterations with prompts by size.
+
+    ``gaps``: times between tokens by bin. ``log``: the first stretches of iterations, at most ``log_size``.
+    """
+
+    __slots__ = (
+        "batch_max", "batch_sum", "blocked", "busy", "cells", "decode_cells", "events", "found", "gap", "gaps",
+        "iterations", "kv_integral", "kv_peak", "log", "log_size", "looked_up", "next_sample", "samples", "views",
+    )  # fmt: skip
+
+    def __init__(self, most_sequences: int, views: int, log_size: int = 0) -> None:
+        self.views = views
+        self.decode_cells = most_sequences + 1
+        self.cells: dict[int, list[int]] = {}
+        self.gaps: list[int] = [0] * BINS
+        self.blocked = [0] * len(BLOCKED)
+        self.busy = self.iterations = self.batch_sum = self.batch_max = self.events = 0
+        self.kv_peak = self.looked_up = self.found = 0
+        self.kv_integral = 0.0
+        self.samples: list[tuple[int, int, int, int, int, int]] = []
+        self.gap, self.next_sample = FIRST_GAP, 0
+        self.log: list[tuple[int, ...]] = []
+        self.log_size = log_size
+
+    def iteration(self, work: Work, steps: int, duration: int, growth: list[int]) -> None:
+        """``steps`` like iterations of ``duration`` in all, in which the views' contexts grow by ``growth`` a step."""
+        where = work.decodes if not work.prompt else self.decode_cells + SIZES.index(work.decodes + work.prompt)
+        cell = self.cells.get(where)
+        if cell is None:
+            cell = self.cells[where] = [0] * (COLUMNS + 3 * self.views)
+        cell[0] += steps
+        cell[1] += duration
+        cell[4] += steps * work.decodes
+        cell[5] += steps * (work.decodes + work.finished)
+        at = COLUMNS
+        if work.decodes:
+            pairs_of_steps = steps * (steps - 1) // 2
+            for context, g in zip(work.contexts, growth, strict=True):
+                cell[at] += steps * context + g * pairs_of_steps
+                at += 3
+        if work.prompt:
+            cell[2] += work.prompt
+            cell[3] += work.prompts
+            at = COLUMNS
+            for pairs, keys in work.pieces or ():
+                cell[at + 1] += pairs
+                cell[at + 2] += keys
+                at += 3
+        batch = work.decodes + work.prompts
+        self.iterations += steps
+        self.batch_sum += steps * batch
+        if batch > self.batch_max:
+            self.batch_max = batch
+
+    def tokens(self, gap: int, growth: int, steps: int, sequences: int) -> None:
+        """``sequences`` have got ``steps`` tokens each, ``gap``, ``gap + growth``, … after the one before."""
+        add_run(self.gaps, gap, growth, steps, sequences)
+
+    def sample(self, now: int, waiting: int, running: int, used: int, tokens: int, done: int) -> None:
+        """The state at a decision, kept if the last one kept is long enough ago."""
+        if now < self.next_sample:
+            return
+        self.samples.append((now, waiting, running, used, tokens, done))
+        if len(self.samples) >= SAMPLES:
+            self.samples = self.samples[::2]
+            self.gap *= 2
+        self.next_sample = now + self.gap
