@@ -31,4 +31,5 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
             assert name == "windtunnel"
             assert main(arguments) == 0, line
             assert capsys.readouterr().out, line
-    assert (tmp_path / "step.json").stat().st_size > 1000
+    for written in ("step.json", "rates.png"):
+        assert (tmp_path / written).stat().st_size > 1000

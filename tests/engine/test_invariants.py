@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from windtunnel.cost import Runtime, effective_dtype, load_calibration, make_pricer
 from windtunnel.cost.collectives import least_wire_bytes
-from windtunnel.engine.infer import infer_answer
-from windtunnel.engine.infer import serving_runtime
+from windtunnel.engine.infer import infer_answer, serving_runtime
 from windtunnel.engine.train import runtime_of, train_answer
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware import RESOURCES, Cluster, scale_resource

@@ -130,9 +130,7 @@ def _fleet(
     own = setup.scheduler if ":" in setup.scheduler else None
     settings = _settings(setup, RULES["chunked" if own else setup.scheduler], workload, role)
     per_byte = 1.0 / (calibration.copies.pcie * float(cluster.pcie_bytes_per_s))
-    sized = size_engine(
-        scenario.network, cluster, setup.engine, setup.plan, price, workload, settings, per_byte
-    )
+    sized = size_engine(scenario.network, cluster, setup.engine, setup.plan, price, workload, settings, per_byte)
     count = setup.count if scenario.autoscale is None else scenario.autoscale.maximum
     numbers = range(index, index + count * sized.copies)
     loop = scenario.options.loop

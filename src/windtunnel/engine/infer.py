@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
 from windtunnel.cost.calibration import Calibration
 from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, evaluate, plain, sureness
+from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
-from windtunnel.report import explain
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.options import InferOptions
@@ -125,9 +126,15 @@ def infer_answer(scenario: InferScenario) -> InferResult:
         interval=None,
         calibrated=calibrated,
         warnings=warnings,
-        explain=lambda: f"prefill\n{explain(prefill[1], cluster)}\ndecode\n{explain(decode[1], cluster)}",
+        explain=lambda: _explained({"prefill": prefill[1], "decode": decode[1]}, cluster),
         tree={"prefill": prefill[1], "decode": decode[1]},
     )
+
+
+def _explained(phases: Mapping[str, Evaluation], cluster: Cluster) -> str:
+    from windtunnel.report import explain  # takes longer to load than most answers take
+
+    return "\n".join(f"{name}\n{explain(tree, cluster)}" for name, tree in phases.items())
 
 
 def _phase(tree: Node, scenario: InferScenario, runtime: Runtime, calibration: Calibration) -> tuple[Phase, Evaluation]:

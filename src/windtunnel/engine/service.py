@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windtunnel.engine.fleet import Asked, Fleet, tier_rates
 from windtunnel.hardware.machine import Cluster
@@ -91,7 +92,7 @@ def _alone(fleet: Fleet, asked: Asked, until: int, progress: Progress | None) ->
     )  # fmt: skip
 
 
-def _last(finish: Ints, times: Ints, status: np.ndarray, clock: int) -> int:  # type: ignore[type-arg]
+def _last(finish: Ints, times: Ints, status: NDArray[np.int8], clock: int) -> int:
     """When the last request ended."""
     if bool(np.any(status == Status.TIMED_OUT)):
         return int(clock)

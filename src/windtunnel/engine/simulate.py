@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from windtunnel.cost import load_calibration
 from windtunnel.engine.answer import NO_INTERVAL, sureness
 from windtunnel.engine.fleet import Asked, Fleet, make_fleets
+from windtunnel.engine.replay import compared, replayed_log
 from windtunnel.engine.service import run_service
 from windtunnel.engine.work import Ran, physics
 from windtunnel.ops.values import Array
@@ -28,33 +30,34 @@ from windtunnel.serving.workload.requests import Workload
 
 Progress = Callable[[float], None]
 
-LOGGED = 100_000
-"""Stretches of iterations that are kept for a timeline."""
+LOGGED = 20_000
+"""First stretches of iterations of each engine that are kept, for a timeline."""
 
 SAMPLES = 400
 """Points of the series of a whole service."""
 
 
-def simulate(
-    options: SimulateOptions, *, progress: Progress | None = None, timeline: bool = False
-) -> SimulateResult:
-    """The answer for one request. ``timeline``: keep the first iterations.
+def simulate(options: SimulateOptions, *, progress: Progress | None = None) -> SimulateResult:
+    """The answer for one request. ``progress`` is told the fraction that is done.
 
     Raises:
         ScenarioError: the request is wrong. A model that does not fit is an answer with ``fits`` False.
     """
+    log = replayed_log(options)
     scenario = simulate_scenario(options)
-    return simulate_workload(scenario, build_workload(scenario.workload), progress=progress, timeline=timeline)
+    workload = build_workload(scenario.workload) if log is None else log.workload
+    result = simulate_workload(scenario, workload, progress=progress)
+    return result if log is None else compared(result, log, options.warmup)
 
 
 def simulate_workload(
-    scenario: SimulateScenario, workload: Workload, *, progress: Progress | None = None, timeline: bool = False
+    scenario: SimulateScenario, workload: Workload, *, progress: Progress | None = None
 ) -> SimulateResult:
     """The answer for requests that are there already."""
     calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
     asked = Asked(scenario, workload)
-    fleets = make_fleets(scenario, asked, calibration, LOGGED if timeline else 0)
+    fleets = make_fleets(scenario, asked, calibration, LOGGED)
     setting = _setting(scenario, fleets, calibrated, [*doubts, NO_INTERVAL, *_unused(scenario, workload)])
     slo, warmup = scenario.slo, scenario.options.warmup
     if setting.shortfall_bytes > 0:
@@ -68,6 +71,9 @@ def simulate_workload(
         Ran(fleet.setup, pool, fleet.sized.spec.ranks, fleet.price)
         for fleet, pool in zip(every, outcome.pools, strict=True)
     ]
+    if scenario.autoscale is not None and record.end:
+        paid = sum(pool.accelerator_seconds for pool in outcome.pools)
+        setting = replace(setting, accelerators=paid / (record.end / PS))
     work = physics(ran, scenario.network, scenario.cluster, calibration)
     return summarise(outcome, workload, setting, work, slo=slo, warmup_s=warmup)
 
@@ -115,15 +121,16 @@ def _plan(scenario: SimulateScenario) -> dict[str, Any]:
         "kv_precision": p.linear.kv, "engine": setup.engine.name, "scheduler": setup.scheduler,
         "router": o.router, "kv_blocks": p.kv_blocks, "block_size": p.block_size,
         "memory_utilization": p.memory_utilization, "max_model_len": p.max_model_len, "chunk": p.max_batched_tokens,
-        "max_batch": p.max_sequences, "prefix_cache": o.prefix_cache, "trace": o.trace, "arrivals": o.arrivals,
-        "rate": o.rate,
+        "max_batch": p.max_sequences, "autoscale": o.autoscale, "slo": o.slo,
+        "preemption": o.preemption if o.preemption != "recompute" else None,
+        "reserve": "output" if setup.reserve_output else None, "prefix_cache": o.prefix_cache,
+        "cache_tiers": o.cache_tiers, "trace": o.trace, "arrivals": o.arrivals,
+        "rate": o.rate, "replay": o.replay,
     }  # fmt: skip
     return {k: v for k, v in fields.items() if v is not None}
 
 
-def _outcome(
-    fleets: Mapping[Role, Sequence[Fleet]], record: Record, workload: Workload, wall_s: float
-) -> Outcome:
+def _outcome(fleets: Mapping[Role, Sequence[Fleet]], record: Record, workload: Workload, wall_s: float) -> Outcome:
     first, last = (list(fleets.values())[i][0].record for i in (0, -1))
     pools, tallies, lives = [], [], iter(record.lifetimes)
     itl = np.zeros(BINS, np.int64)
@@ -210,10 +217,10 @@ def _cells(tallies: Sequence[Tally], windows: Sequence[int]) -> Cells:
             known = rows.get(where)
             values = np.asarray(cell, float)
             rows[where] = values if known is None else known + values
-    table = np.array([rows[k] for k in sorted(rows)]).reshape(len(rows), -1)
     names = ("seconds", "prefill_tokens", "prefill_sequences", "decode_sequences", "sequences")
     if not rows:
         return Cells(np.zeros(0), {})
+    table = np.array([rows[k] for k in sorted(rows)])
     sums = {name: table[:, 1 + i] for i, name in enumerate(names)}
     sums["seconds"] = sums["seconds"] / PS
     sums["tokens"] = sums["prefill_tokens"] + sums["decode_sequences"]

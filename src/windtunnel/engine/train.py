@@ -18,7 +18,6 @@ from windtunnel.models.flops import (
 from windtunnel.ops.fold import Evaluation
 from windtunnel.ops.pipeline import Schedule
 from windtunnel.parallel.step import Step, training_step
-from windtunnel.report import explain, step_timeline
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.options import TrainOptions
 from windtunnel.scenario.results import TrainResult
@@ -168,11 +167,21 @@ def plan_fields(scenario: TrainScenario) -> dict[str, Any]:
 
 
 def _explainer(evaluation: Evaluation, cluster: Cluster) -> Callable[[], str]:
-    return lambda: explain(evaluation, cluster)
+    def explained() -> str:
+        from windtunnel.report import explain  # takes longer to load than most answers take
+
+        return explain(evaluation, cluster)
+
+    return explained
 
 
 def _timeline(evaluation: Evaluation, step: Step, schedule: str) -> Callable[[], dict[str, Any]]:
-    return lambda: step_timeline(evaluation, step.tree, schedule)
+    def timeline() -> dict[str, Any]:
+        from windtunnel.report import step_timeline
+
+        return step_timeline(evaluation, step.tree, schedule)
+
+    return timeline
 
 
 def _precision_warning(scenario: TrainScenario) -> list[str]:

@@ -12,6 +12,7 @@ from windtunnel.cost.calibration import Calibration
 from windtunnel.hardware.machine import RESOURCES, Cluster
 from windtunnel.models.network import Network
 from windtunnel.ops.fold import Evaluation, Pricer, Totals
+from windtunnel.ops.values import Array, Value
 from windtunnel.parallel.iteration import iteration
 from windtunnel.scenario.batch import Batch
 from windtunnel.scenario.results import Bottleneck
@@ -51,15 +52,13 @@ def cell_batch(cells: Cells, windows: Sequence[int]) -> Batch:
     )
 
 
-def physics(
-    ran: Sequence[Ran], network: Network, cluster: Cluster, calibration: Calibration
-) -> Physics:
+def physics(ran: Sequence[Ran], network: Network, cluster: Cluster, calibration: Calibration) -> Physics:
     """Utilisation of each resource over the accelerators' time, energy, cost and the bottleneck of the whole run.
 
     Each group of like iterations is priced at its mean statistics; what a resource is busy with is nearly
     proportional to them.
     """
-    busy = dict.fromkeys(RESOURCES, 0.0)
+    busy: dict[str, float] = dict.fromkeys(RESOURCES, 0.0)
     critical: dict[str, float] = {}
     joules = seconds = paid = 0.0
     for each in ran:
@@ -94,8 +93,8 @@ def physics(
 class _Priced:
     """``seconds`` of each cell in all; ``busy`` and ``critical`` of all cells; ``totals`` of one iteration of each."""
 
-    count: np.ndarray  # type: ignore[type-arg]
-    seconds: np.ndarray  # type: ignore[type-arg]
+    count: Array
+    seconds: Array
     busy: dict[str, float]
     critical: dict[str, float]
     totals: Totals
@@ -110,7 +109,7 @@ def _priced(ran: Ran, network: Network) -> _Priced:
         return float(np.sum(cells.count * np.asarray(value, float)))
 
     found = evaluation.cost(made.tree).busy
-    busy = {name: summed(found[name]) for name in RESOURCES if name in found}
+    busy: dict[str, float] = {name: summed(found[name]) for name in RESOURCES if name in found}
     busy["host"] = summed(evaluation.cost(made.schedule).host)
     critical = {name: summed(value) for name, value in evaluation.critical().items()}
     return _Priced(cells.count, cells.sums["seconds"], busy, critical, evaluation.totals())
@@ -122,12 +121,13 @@ def _energy(
     """Joules of the accelerators while they work: of a rank's, each has its stage's share of every pass."""
     scale = part.count / stages
     groups = part.totals.flops, part.totals.bytes, part.totals.messages, part.totals.held
-    totals = Totals(*({k: scale * v for k, v in d.items()} for d in groups))
+    scaled: list[dict[str, Value]] = [{k: scale * v for k, v in d.items()} for d in groups]
+    totals = Totals(*scaled)
     whole = float(np.sum(part.seconds)) * on_rank
     seconds = part.seconds * (worked / whole) if whole > 0 else part.seconds
     return float(np.sum(np.asarray(energy_j(totals, seconds, cluster, calibration)))) * on_rank
 
 
 def _nothing() -> Totals:
-    zero = {"hbm": 0.0, "cached": 0.0, "pcie": 0.0, "nvme": 0.0}
+    zero: dict[str, Value] = {"hbm": 0.0, "cached": 0.0, "pcie": 0.0, "nvme": 0.0}
     return Totals({}, zero, {}, {})

@@ -71,7 +71,7 @@ def _figures(result: SimulateResult) -> list[str]:
         f"{units.number(result.output_tokens_per_second)} output tokens/s",
         spread("TTFT", result.ttft_s),
         spread("TPOT", result.tpot_s),
-        per_million(result.cost_usd_per_million_tokens),
+        "nothing completed" if not result.completed else per_million(result.cost_usd_per_million_tokens),
     ]
 
 
@@ -104,6 +104,10 @@ def _counts(result: SimulateResult) -> Iterable[Text]:
         yield Text(f"{result.rejected:,} rejected ({', '.join(reasons)})", style="red")
     if result.unfinished:
         yield Text(f"{result.unfinished:,} UNFINISHED", style="bold red")
+    if result.failures:
+        yield Text(f"{result.failures:,} failures of replicas, {result.retries:,} retries", style="yellow")
+    if result.cold_starts:
+        yield Text(f"{result.cold_starts:,} cold starts")
     if result.left_out:
         yield Text(f"{result.left_out:,} of the warm-up left out", style="dim")
 

@@ -16,7 +16,7 @@ from windtunnel.scenario.fleet import Autoscale, CacheTier, EngineGroup, autosca
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.scenario.serve import check_served, serve_layout, with_precision
-from windtunnel.scenario.simulate_options import ROUTERS, SCHEDULERS, SimulateOptions
+from windtunnel.scenario.simulate_options import EVICTIONS, ROUTERS, SCHEDULERS, SimulateOptions
 from windtunnel.scenario.text import shown
 from windtunnel.scenario.workload import Slo, WorkloadSpec, slo, workload_spec
 
@@ -94,13 +94,13 @@ def simulate_scenario(options: SimulateOptions) -> SimulateScenario:
     if scaling is not None:
         used = _check_scaling(options, pools, scaling)
     if used > cluster.count:
-        raise ScenarioError(
-            f"the service's engines need {used} accelerators; {shown(options.on)} has {cluster.count}"
-        )
+        raise ScenarioError(f"the service's engines need {used} accelerators; {shown(options.on)} has {cluster.count}")
     if used < cluster.count:
         warnings.append(f"{cluster.count - used} of {cluster.count} accelerators are not used by the plan")
     if ":" not in options.router and options.router not in ROUTERS:
         raise unknown("router", options.router, (*ROUTERS, "module:Class"))
+    if ":" not in options.eviction and options.eviction not in EVICTIONS:
+        raise unknown("eviction", options.eviction, (*EVICTIONS, "module:Class"))
     if options.replica_restart_s is not None and options.replica_mtbf_hours is None:
         raise ScenarioError("replica_restart_s says how long a failed replica is away; add replica_mtbf_hours")
     return SimulateScenario(
@@ -117,7 +117,9 @@ def _groups(options: SimulateOptions) -> dict[Role, tuple[EngineGroup, ...]]:
             missing = "decode" if options.prefill else "prefill"
             raise ScenarioError(f"a disaggregated service needs both pools; {missing} is missing, such as 2x(tp=4)")
         if options.fleet or options.replicas > 1 or options.autoscale:
-            raise ScenarioError("prefill and decode say how many engines there are: leave out replicas, fleet, autoscale")
+            raise ScenarioError(
+                "prefill and decode say how many engines there are: leave out replicas, fleet, autoscale"
+            )
         assert options.prefill is not None
         assert options.decode is not None
         return {"prefill": fleet(options.prefill, "prefill"), "decode": fleet(options.decode, "decode")}
@@ -176,8 +178,8 @@ def _scheduler(options: SimulateOptions, engine: ServeEngine) -> str:
     if ":" in name:
         return name
     name = ALIASES.get(name, name)
-    if name not in (*SCHEDULERS, "prefill-first"):
-        raise unknown("scheduler", name, (*SCHEDULERS, "prefill-first", "module:Class"))
+    if name not in SCHEDULERS:
+        raise unknown("scheduler", name, (*SCHEDULERS, "module:Class"))
     return name
 
 

@@ -8,13 +8,18 @@ from pydantic import Field
 
 from windtunnel.scenario.options import ServeOptions
 
-SCHEDULERS = ("static", "orca", "vllm", "chunked", "splitfuse", "decode-first", "priority", "fair", "sjf")
+SCHEDULERS = (
+    "static", "orca", "vllm", "prefill-first", "chunked", "splitfuse", "decode-first", "priority", "fair", "sjf",
+)  # fmt: skip
 """Built-in schedulers by name; ``serving`` knows what they do."""
 
 ROUTERS = (
     "round-robin", "least-requests", "least-loaded", "least-kv", "power-of-two", "prefix-aware", "session",
 )  # fmt: skip
 """Built-in routers by name."""
+
+EVICTIONS = ("lru", "lfu")
+"""Built-in eviction policies of prefix caches by name."""
 
 
 class SimulateOptions(ServeOptions):
@@ -25,7 +30,9 @@ class SimulateOptions(ServeOptions):
     )
     # The workload.
     trace: str | None = Field(
-        default=None, max_length=4096, description="requests with arrival times: a CSV, JSONL or Parquet file, or a name"
+        default=None,
+        max_length=4096,
+        description="requests with arrival times: a CSV, JSONL or Parquet file, or a name",
     )
     arrivals: str | None = Field(
         default=None,
@@ -49,7 +56,9 @@ class SimulateOptions(ServeOptions):
     strict: bool = Field(default=False, description="stop at the first malformed row of a trace")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of all random draws; the same seed gives the same results")
     replay: str | None = Field(
-        default=None, max_length=4096, description="a benchmark's per-request results: simulate them, set them side by side"
+        default=None,
+        max_length=4096,
+        description="a benchmark's per-request results: simulate them, set them side by side",
     )
     # The engine's policies.
     scheduler: str | None = Field(
@@ -61,7 +70,7 @@ class SimulateOptions(ServeOptions):
         default="recompute", description="what happens to a request that must leave a full KV cache"
     )
     watermark: float | None = Field(
-        default=None, ge=0, lt=1, description="share of the KV cache kept free when a request is admitted"
+        default=None, ge=0, lt=1, description="share of the KV cache kept free when a request is admitted (default: 0.01)"
     )
     reserve: Literal["prompt", "output"] | None = Field(
         default=None, description="KV cache taken at admission: the prompt's, or the whole output's, too"
@@ -72,7 +81,7 @@ class SimulateOptions(ServeOptions):
         default=None, description="where evicted prefixes go: host:64GB,nvme:1TB,remote:10TB (per replica)"
     )
     swap_gbyte: float | None = Field(
-        default=None, ge=0, le=1e6, allow_inf_nan=False, description="host memory for swapped requests, GB a replica"
+        default=None, ge=0, le=1e6, allow_inf_nan=False, description="host memory for swapped requests, GB a replica (default: 4 GiB a GPU)"
     )
     prediction_error: float = Field(
         default=0.0, ge=0, le=10, allow_inf_nan=False, description="coefficient of variation of predicted lengths (sjf)"
@@ -105,7 +114,7 @@ class SimulateOptions(ServeOptions):
         default=None, gt=0, le=1e12, allow_inf_nan=False, description="hours between failures of one replica"
     )
     replica_restart_s: float | None = Field(
-        default=None, ge=0, le=1e9, allow_inf_nan=False, description="seconds until a failed replica is back"
+        default=None, ge=0, le=1e9, allow_inf_nan=False, description="seconds until a failed replica is back (default: 60)"
     )
     max_retries: int = Field(3, ge=0, le=1000, description="how often a request is sent again after a failure")
     max_queue: int | None = Field(
@@ -115,9 +124,7 @@ class SimulateOptions(ServeOptions):
         default=None, gt=0, le=1e9, allow_inf_nan=False, description="seconds that a request may wait before it starts"
     )
     # What is looked at.
-    slo: str | None = Field(
-        default=None, description="what a good request meets: ttft=1.0,tpot=0.05,e2e=30 (seconds)"
-    )
+    slo: str | None = Field(default=None, description="what a good request meets: ttft=1.0,tpot=0.05,e2e=30 (seconds)")
     duration: float | None = Field(
         default=None, gt=0, le=1e9, allow_inf_nan=False, description="stop the clock after so many seconds"
     )

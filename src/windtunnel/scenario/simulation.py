@@ -19,7 +19,9 @@ class SimulateResult(Answer):
     Requests that arrive during the warm-up count nowhere but in ``left_out``, in what is paid for and in what the
     engines did (``batch``, ``kv_cache``, ``itl_s``, ``energy_j``, ``cost_usd``, ``pools``, ``series``). Of the others,
     ``requests`` = ``completed`` + ``rejected`` + ``unfinished``; ``arrived`` leaves out those that the clock stopped
-    before. ``rejected_by_reason``: too_long, queue_full, timed_out, failed (its replica, once too often).
+    before. ``rejected_by_reason``: too_long, queue_full, timed_out, failed (its replica, once too often). ``failures``:
+    of replicas, after which requests were sent again ``retries`` times; ``cold_starts``: of replicas that autoscaling
+    brought up.
 
     Rates are per second of [warm-up, ``makespan_s``]; tokens are those of completed requests. ``goodput`` and
     ``slo_attainment`` (of the arrived) count completed requests within every limit of ``slo``, all of them if there
@@ -41,6 +43,9 @@ class SimulateResult(Answer):
     rejected_by_reason: Mapping[str, int]
     timed_out: int
     failed: int
+    retries: int
+    failures: int
+    cold_starts: int
     unfinished: int
     partial: bool
     makespan_s: float

@@ -6,18 +6,22 @@ Between two decisions the batch's composition does not change, so its iterations
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from windtunnel.errors import ScenarioError
 from windtunnel.serving.flight import Flight, single
 from windtunnel.serving.lane import Lane
 from windtunnel.serving.outcome import PS, Status
 from windtunnel.serving.places import Places
 from windtunnel.serving.policy import RuleScheduler, Scheduler, Turn
+from windtunnel.serving.prefix_cache import PrefixCache
 from windtunnel.serving.queues import Queue
 from windtunnel.serving.record import Record
 from windtunnel.serving.replica import NEVER, Done, Load
-from windtunnel.serving.request import Request
+from windtunnel.serving.request import Request, Stage
+from windtunnel.serving.sharing import exact, whole
 from windtunnel.serving.spec import EngineSpec
 from windtunnel.serving.step_time import StepTimes
 from windtunnel.serving.tally import BLOCKED
@@ -27,41 +31,53 @@ MakeRequest = Callable[[int, int, int], Request]
 
 END, ARRIVAL, DECISION = 0, 1, 2
 
+MOST_WAKES = 100_000
+"""Decisions in a row that a policy asked for with ``wake_at`` and that ran nothing: then its engine stops."""
+
 
 class Slot:
     """A batch that takes turns in the pipeline: one lane for each rank. ``ready``: when its last iteration ended;
-    ``began``: when that one started; ``asleep``: nothing can be done before something happens, or before ``wake``."""
+    ``began``: when that one started; ``asleep``: nothing can be done before something happens, or before ``wake``;
+    ``wakes``: how often in a row it woke for nothing."""
 
-    __slots__ = ("asleep", "began", "blocked", "flight", "lanes", "ready", "wake")
+    __slots__ = ("asleep", "began", "blocked", "flight", "lanes", "ready", "turns", "wake", "wakes")
 
-    def __init__(self, lanes: list[Lane]) -> None:
-        self.lanes = lanes
-        self.ready, self.began, self.wake = 0, -1, NEVER
+    def __init__(self, turns: list[Turn], lanes: list[Lane]) -> None:
+        self.turns, self.lanes = turns, lanes
+        self.ready, self.began, self.wake, self.wakes = 0, -1, NEVER, 0
         self.flight: Flight | None = None
         self.asleep = False
         self.blocked = ""
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return self.lanes[0].busy or (len(self.lanes) > 1 and any(lane.busy for lane in self.lanes))
+
 
 class PythonEngine(Places):
-    """A :class:`~windtunnel.serving.replica.Replica`. ``one_by_one``: never advance more than one iteration at a time
-    (the tests' oracle)."""
+    """A :class:`~windtunnel.serving.replica.Replica`. ``make_cache``: makes the prefix cache of one rank where the spec
+    has blocks for one (built-in eviction without tiers if left out). ``one_by_one``: never advance more than one
+    iteration at a time (the tests' oracle)."""
 
     def __init__(
         self, spec: EngineSpec, record: Record, make_request: MakeRequest, *, index: int = 0,
-        scheduler: Scheduler | None = None, make_queue: Callable[[], Queue] | None = None, one_by_one: bool = False,
-        log_size: int = 0,
+        scheduler: Scheduler | None = None, make_queue: Callable[[], Queue] | None = None,
+        make_cache: Callable[[], PrefixCache] | None = None, one_by_one: bool = False, log_size: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(spec, record, index, make_queue, log_size)
+        super().__init__(spec, record, index, make_queue, log_size, make_cache)
         self.scheduler = scheduler or RuleScheduler(spec.rules)
         self._make, self._one_by_one = make_request, one_by_one
+        self._loose = bool(self.caches) and not exact(spec)
         self.times = StepTimes(spec.cost)
         self.arrivals: deque[tuple[int, int, int]] = deque()
         self.slots = self._slots()
         self.pipe_free = self.flying = self.busy_since = 0
 
     def _slots(self) -> list[Slot]:
-        ranks = self.spec.ranks
-        return [Slot(self.lanes[s * ranks : (s + 1) * ranks]) for s in range(self.spec.slots)]
+        ranks, turns = self.spec.ranks, [Turn(self, lane) for lane in self.lanes]
+        starts = range(0, self.spec.slots * ranks, ranks)
+        return [Slot(turns[s : s + ranks], self.lanes[s : s + ranks]) for s in starts]
 
     # What a service asks of it.
 
@@ -98,14 +114,13 @@ class PythonEngine(Places):
         return found
 
     def load(self) -> Load:
-        queued = len(self.arrivals) + sum(len(lane.queue) + len(lane.pending) for lane in self.lanes)
-        running = sum(lane.live + len(lane.partial) for lane in self.lanes)
+        queued = len(self.arrivals) + sum(lane.queued for lane in self.lanes)
+        running = sum(lane.running_requests for lane in self.lanes)
         owed, flight = self.owed, self.slots[0].flight
         if flight is not None and flight.steps > 1:
             owed -= self.lanes[0].live * (flight.steps_until(self.clock + 1) - 1)
         capacity = self.spec.capacity * self.spec.ranks
-        used = sum(pool.used for pool in self.pools)
-        return Load(queued, running, owed + self._coming(), used / capacity if capacity else 0.0)
+        return Load(queued, running, owed + self._coming(), self._used() / capacity if capacity else 0.0)
 
     def _coming(self) -> int:
         """Tokens of requests between arrival and queue."""
@@ -113,10 +128,26 @@ class PythonEngine(Places):
         return sum(r.left + r.output_tokens - r.generated for r in made)
 
     def prefix_tokens(self, request: int) -> int:
-        found = [
-            pool.cache.match(self._make(request, 0, 0).blocks).resident for pool in self.pools if pool.cache is not None
-        ]
-        return max(found, default=0) * self.spec.prefix_tokens
+        if not self.caches:
+            return 0
+        flight, lane = self.slots[0].flight, self.lanes[0]
+        if flight is not None and flight.steps > 1:
+            # The iterations that have begun have evicted what they needed, the others not yet.
+            begun = flight.steps_until(self.clock)
+            self.pools[0].settle(later=lane.need(flight.steps) - lane.need(min(begun, flight.steps)))
+        made = self._make(request, 0, 0)
+        blocks = made.blocks[: whole(self.spec, made, made.input_tokens - 1)]
+        return max(cache.match(blocks).resident for cache in self.caches) * self.spec.prefix_tokens
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the end: requests that nothing will ever run again."""
+        if not self.in_system or self._next()[0] < NEVER:
+            return ()
+        return (
+            f"engine {self.index}: its scheduler ran nothing from {self.clock / PS:.6g} s on; {self.in_system} "
+            f"requests were left unfinished",
+        )
 
     def stop(self, time: int) -> list[int]:
         self._pass(time)
@@ -125,6 +156,7 @@ class PythonEngine(Places):
             self.tally.busy += time - self.busy_since
         self.flying = 0
         self.arrivals.clear()
+        self.fetches.cancel(time)
         self.clear()
         self.slots = self._slots()
         self.pipe_free = time
@@ -135,47 +167,69 @@ class PythonEngine(Places):
     # What happens next, and that time passes until then.
 
     def _next(self) -> tuple[int, int, Slot]:
-        best, which, idle = (NEVER, DECISION), self.slots[0], False
+        best, kind, which, idle = NEVER, DECISION, self.slots[0], False
         for slot in self.slots:
             flight = slot.flight
             if flight is not None:
-                event = (flight.end, END)
-            elif slot.asleep or not any(lane.busy for lane in slot.lanes):
-                idle = True
-                event = (max(slot.wake, self.pipe_free), DECISION)
+                time, event = flight.end, END
+            elif slot.busy and not slot.asleep:
+                time, event = max(slot.ready, self.pipe_free, self.clock), DECISION
             else:
-                event = (max(slot.ready, self.pipe_free, self.clock), DECISION)
-            if event < best:
-                best, which = event, slot
-        if idle and self.arrivals and (self.arrivals[0][0], ARRIVAL) < best:
-            return max(self.arrivals[0][0], self.clock), ARRIVAL, which
-        return *best, which
+                idle = True
+                time, event = max(slot.wake, self.pipe_free), DECISION
+            if time < best or (time == best and event < kind):
+                best, kind, which = time, event, slot
+        if idle:
+            time = self.arrivals[0][0] if self.arrivals else NEVER
+            if self.caches:
+                time = min(time, self.fetches.next())
+            if time < best or (time == best < NEVER and kind == DECISION):
+                return max(time, self.clock), ARRIVAL, which
+        return best, kind, which
 
     def _pass(self, time: int) -> None:
         gone = time - self.clock
         if gone > 0:
             self.queue_integral += self.in_system * (gone / PS)
-            self.tally.kv_integral += sum(pool.used for pool in self.pools) * (gone / PS)
+            self.tally.kv_integral += self._used() * (gone / PS)
             self.clock = time
 
+    def _used(self) -> int:
+        """Units that requests hold, in all ranks."""
+        used = 0
+        for pool in self.pools:
+            used += pool.used
+        return used
+
     def _ingest(self, now: int) -> None:
-        """Everything that has arrived goes to the lane with the fewest requests."""
+        """Everything that has arrived goes to the lane with the fewest requests, and blocks to their requests."""
         spec = self.spec
         while self.arrivals and self.arrivals[0][0] <= now:
             time, number, progress = self.arrivals.popleft()
             request = self._make(number, time, progress)
             came = time - spec.front_ps
-            lane = min(self.lanes, key=lambda lane: lane.unfinished) if len(self.lanes) > 1 else self.lanes[0]
+            lane = self.lanes[0]
+            if len(self.lanes) > 1:
+                lane = min(self.lanes, key=lambda lane: lane.queued + lane.running_requests)
             if spec.too_long(request.input_tokens, request.output_tokens):
                 self.turn_away(request, Status.TOO_LONG, now)
-            elif len(lane.queue) + len(lane.pending) >= spec.max_queue:
+            elif lane.queued >= spec.max_queue:
                 self.turn_away(request, Status.QUEUE_FULL, now)
             else:
                 self.in_system += 1
                 self.queue_integral += (now - came) / PS
                 self.owed += request.left + request.output_tokens - request.generated
+                request.lane = lane
                 lane.pending.append(request)
-                self.slots[lane.slot].asleep = False
+                self._rouse(lane)
+        if self.caches:
+            for landed in self.fetches.landed(now):
+                landed.fetch.lane.landed.append(landed)
+                self._rouse(landed.fetch.lane)
+
+    def _rouse(self, lane: Lane) -> None:
+        slot = self.slots[lane.slot]
+        slot.asleep, slot.wakes = False, 0
 
     # Decisions.
 
@@ -183,50 +237,70 @@ class PythonEngine(Places):
         self._ingest(now)
         slot.asleep, slot.wake = False, NEVER
         # With asynchronous scheduling an iteration is made up while the one before it runs.
-        busy = slot.began >= 0 and slot.ready == now
-        turns = self._turns(slot, now, slot.began if self.spec.delayed and busy else now)
-        if not any(lane.work for lane in slot.lanes) and self.spec.delayed and busy:
-            turns = self._turns(slot, now, now)
+        late = self.spec.delayed and slot.began >= 0 and slot.ready == now
+        runs = self._ask(slot, now, slot.began if late else now)
+        if late and not runs:
+            runs = self._ask(slot, now, now)
         self.tally.events += 1
-        if not any(lane.work for lane in slot.lanes):
-            slot.asleep = True
-            wakes = [t.wake_at for t in turns if t.wake_at is not None]
-            if wakes:
-                slot.wake = max(round(min(wakes) * PS), now + 1)
+        if not runs:
+            self._sleep(slot, now)
             return
-        slot.blocked = next((t.blocked for t, lane in zip(turns, slot.lanes, strict=True) if len(lane.queue)), "")
+        slot.wakes = 0
+        slot.blocked = ""
+        for turn, lane in zip(slot.turns, slot.lanes, strict=True):
+            if len(lane.queue):
+                slot.blocked = turn.blocked
+                break
         lane = slot.lanes[0]
-        if len(self.lanes) == 1 and lane.work is not None and not lane.work.prompt:
-            slot.flight = self._stretch(lane, turns[0], now)
+        if len(self.lanes) == 1 and not lane.pieces:
+            slot.flight = flight = self._stretch(lane, slot.turns[0], now)
         else:
-            slot.flight = self._iteration(slot, now)
-        for each in slot.lanes:
-            if each.decoding:
-                self.pools[each.rank].take(each.need(slot.flight.steps))
+            slot.flight = flight = self._iteration(slot, now)
+        for lane in slot.lanes:
+            if lane.decoding:
+                pool, need = self.pools[lane.rank], lane.need(flight.steps)
+                if flight.steps > 1:
+                    pool.free -= need  # evicted when it is known how far the stretch goes
+                else:
+                    pool.take(need)
         if not self.flying:
             self.busy_since = now
         self.flying += 1
-        self._sample(now)
+        if now >= self.tally.next_sample:
+            self._sample(now)
 
-    def _turns(self, slot: Slot, now: int, visible: int) -> list[Turn]:
-        found = []
-        for lane in slot.lanes:
+    def _ask(self, slot: Slot, now: int, visible: int) -> bool:
+        """Let the scheduler decide what runs, knowing what has come by ``visible``. Whether anything does."""
+        runs = False
+        for turn, lane in zip(slot.turns, slot.lanes, strict=True):
             while lane.pending and lane.pending[0].arrival <= visible:
-                lane.queue.push(lane.pending.popleft())
-            lane.pieces, lane.decoding, lane.swap_ps = [], False, 0
-            turn = Turn(self, lane, now)
-            self.scheduler.schedule(turn)
+                request = lane.pending.popleft()
+                request.stage = Stage.WAITING
+                lane.queue.push(request)
+            while lane.landed and lane.landed[0].time <= visible:
+                self.fetched(lane.landed.popleft().fetch)
+            turn.begin(now)
+            turn.ask(self.scheduler)
             lane.work = lane.compose()
-            found.append(turn)
-        return found
+            runs = runs or lane.work is not None
+        return runs
+
+    def _sleep(self, slot: Slot, now: int) -> None:
+        """Nothing runs before something happens, or before the scheduler wants to be asked again."""
+        slot.asleep = True
+        wakes = [turn.wake_at for turn in slot.turns if turn.wake_at is not None]
+        if wakes:
+            slot.wakes += 1
+            if slot.wakes <= MOST_WAKES and slot.busy:
+                slot.wake = max(min(_clock(wake, "wake_at") for wake in wakes), now + 1)
 
     def _iteration(self, slot: Slot, now: int) -> Flight:
         """One iteration of all ranks of a slot: as long as the slowest."""
         longest = interval = 0
         for lane in slot.lanes:
             if lane.work is not None:
-                whole, stage = self.times.seconds(lane.work)
-                longest = max(longest, whole + lane.swap_ps)
+                device, stage = self.times.seconds(lane.work)
+                longest = max(longest, device + lane.swap_ps)
                 interval = max(interval, stage + lane.swap_ps)
         self.pipe_free = now + interval if len(self.slots) > 1 else now
         return single(now, longest)
@@ -243,24 +317,37 @@ class PythonEngine(Places):
                 most = min(most, (left - 1) // climb + 1)
         flight = Flight(now, added + lane.swap_ps, device, slope, floor)
         stable = turn.stable_until
-        if stable is None or self._one_by_one or lane.swap_ps:
+        if stable is None or self._one_by_one or lane.swap_ps or lane.landed:
             return flight
+        if self.caches and turn.blocked == "budget":
+            return flight  # one that fetches has got its turn and no tokens: the next has them all to itself
+        pool = self.pools[lane.rank]
+        free = pool.available
+        if self._loose and len(lane.queue):
+            # Evictions may let somebody in who needs less when less of his prompt is found.
+            if turn.preempted:
+                return flight
+            free = pool.free
         most = min(most, lane.next_end(), lane.bend())
-        if isinstance(stable, int):
-            most = min(most, stable)
-        flight.steps = max(lane.steps_within(self.pools[lane.rank].available, most), 1)
+        if not isinstance(stable, str):
+            most = min(most, _iterations(stable))
+        most = max(lane.steps_within(free, most), 1)
+        flight.cut(most)
         flight.open = stable != "completion"
-        stops = [] if not isinstance(stable, float) else [round(stable * PS)]
-        deadline = self.deadline(lane)
-        if deadline < NEVER:
-            stops.append(deadline)
-        steps = min((flight.steps_until(stop) for stop in stops), default=flight.steps)
+        stop = self.deadline(lane)
+        if isinstance(stable, float):
+            stop = min(stop, _clock(stable, "stable_until"))
+        steps = flight.steps_until(stop) if stop <= flight.end else most
+        late = self.spec.delayed
+        if lane.fetching and (time := self.fetches.next()) <= flight.end:
+            steps = min(steps, flight.steps_until(time) + late)
         if flight.open:
             if lane.pending:
                 steps = 1
-            elif self.arrivals:
-                steps = min(steps, flight.steps_until(self.arrivals[0][0]) + self.spec.delayed)
-        flight.cut(min(steps, flight.steps))
+            elif self.arrivals and self.arrivals[0][0] <= flight.end:
+                steps = min(steps, flight.steps_until(self.arrivals[0][0]) + late)
+        if steps < most:
+            flight.cut(steps)
         return flight
 
     def _shorten(self, lane: Lane, flight: Flight, steps: int) -> None:
@@ -278,32 +365,55 @@ class PythonEngine(Places):
         slot.ready = now
         slot.began = flight.start + (flight.duration(flight.steps - 1) if flight.steps > 1 else 0)
         self.flying -= 1
-        tally = self.tally
+        tally, lasted = self.tally, now - flight.start
         if not self.flying:
             tally.busy += now - self.busy_since
         if slot.blocked:
-            tally.blocked[BLOCKED.index(slot.blocked)] += now - flight.start
+            tally.blocked[BLOCKED.index(slot.blocked)] += lasted
         for lane in slot.lanes:
-            if lane.work is None:
+            work = lane.work
+            if work is None:
                 continue
-            tally.iteration(lane.work, flight.steps, now - flight.start, lane.climbs)
+            tally.iteration(work, flight.steps, lasted, lane.climbs)
             if len(tally.log) < tally.log_size:
-                work = lane.work
                 where = lane.slot * self.spec.ranks + lane.rank
                 tally.log.append(
                     (where, flight.start, now, flight.steps, work.prompt, work.decodes, sum(work.contexts[:1]))
                 )
-            tally.kv_peak = max(tally.kv_peak, self.pools[lane.rank].used)
+            pool = self.pools[lane.rank]
+            if pool.free < 0:
+                pool.settle()
+            used = pool.used
+            if used > tally.kv_peak:
+                tally.kv_peak = used
             if lane.decoding:
                 self.decoded(lane, flight, now)
-            self.prefilled(lane, now)
+            if lane.pieces:
+                self.prefilled(lane, now)
             lane.work = None
         for other in self.slots:
             other.asleep = False
 
     def _sample(self, now: int) -> None:
-        if now >= self.tally.next_sample:
-            waiting = sum(len(lane.queue) + len(lane.pending) for lane in self.lanes)
-            running = sum(lane.live + len(lane.partial) for lane in self.lanes)
-            used = sum(pool.used for pool in self.pools)
-            self.tally.sample(now, waiting, running, used, self.produced, self.completed)
+        waiting = sum(lane.queued for lane in self.lanes)
+        running = sum(lane.running_requests for lane in self.lanes)
+        self.tally.sample(now, waiting, running, self._used(), self.produced, self.completed)
+
+
+def _clock(value: object, what: str) -> int:
+    """A policy's time in seconds, in picoseconds."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ScenarioError(f"scheduler: turn.{what} is {value!r}; a time on the clock in seconds is accepted")
+    return min(round(value * PS), NEVER)
+
+
+def _iterations(stable: object) -> int:
+    """How many iterations a policy's ``stable_until`` lasts, where it says so."""
+    if isinstance(stable, float):
+        return NEVER
+    if not isinstance(stable, int) or isinstance(stable, bool) or stable < 1:
+        raise ScenarioError(
+            f"scheduler: turn.stable_until is {stable!r}; None, 'event', 'completion', seconds on the clock, or "
+            f"a number of iterations from 1 are accepted"
+        )
+    return stable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 
 
 class Flight:
@@ -14,10 +15,13 @@ class Flight:
 
     def __init__(self, start: int, added: int, device: int, slope: int, floor: int) -> None:
         self.start, self.added, self.device, self.slope, self.floor = start, added, device, slope, floor
-        self.steps, self.end, self.open = 1, start + added + max(device, floor), False
+        self.steps, self.open = 1, False
+        self.end = start + added + (device if device > floor else floor)
 
     def duration(self, steps: int) -> int:
         """Picoseconds of the first ``steps`` iterations."""
+        if self.device >= self.floor:
+            return steps * (self.added + self.device) + self.slope * (steps * (steps - 1) // 2)
         low = self.floored(steps)
         high = steps - low
         total = steps * self.added + low * self.floor + high * self.device
@@ -32,16 +36,25 @@ class Flight:
         return min(steps, -(-(self.floor - self.device) // self.slope))
 
     def steps_until(self, time: int) -> int:
-        """The fewest iterations, one at least, that end at or after ``time``, or more than there are."""
-        low, high = 1, self.steps + 1
-        need = time - self.start
-        while low < high:
-            middle = (low + high) // 2
-            if self.duration(middle) >= need:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        """The fewest iterations, one at least, that end at or after ``time``, or one more than there are."""
+        need, most = time - self.start, self.steps + 1
+        low = self.floored(self.steps)
+        pace = self.added + self.floor
+        if need <= low * pace:
+            return max(-(-need // pace), 1) if pace else 1
+        steps = min(max(low + self._guess(need - low * pace, low), 1), most)
+        while steps > 1 and self.duration(steps - 1) >= need:
+            steps -= 1
+        while steps < most and self.duration(steps) < need:
+            steps += 1
+        return steps
+
+    def _guess(self, need: int, low: int) -> int:
+        """About how many iterations beyond the ``low`` that take the floor last ``need``: the root of their sum."""
+        half = self.slope / 2
+        first = self.added + self.device + low * self.slope - half
+        root = first + math.sqrt(max(first * first + 4 * half * need, 0.0))
+        return int(2 * need / root) if root > 0 else 1
 
     def cut(self, steps: int) -> None:
         """It ends after ``steps`` iterations."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from typing import TYPE_CHECKING
 
 from windtunnel.serving.queues import Queue
-from windtunnel.serving.request import Request
+from windtunnel.serving.request import Request, Stage
 from windtunnel.serving.spec import EngineSpec, pairs_and_keys, seen
 from windtunnel.serving.step_time import Piece, Work
+
+if TYPE_CHECKING:
+    from windtunnel.serving.fetching import Landed
 
 
 class Lane:
@@ -17,16 +21,19 @@ class Lane:
 
     ``contexts`` [view]: what the next step's decodes attend to in all, growing by ``climbs`` a step. ``buckets``
     [view][k mod block]: decodes that need a new block in step k. ``live`` of the ``n`` decodes have not ended (a
-    padded batch keeps those that have). ``groups``: when their last tokens came, and of how many.
+    padded batch keeps those that have). ``groups``: when their last tokens came, and of how many. ``fetching``: who
+    has a place and waits for blocks from below device memory; ``landed``: whose have come, not yet noticed.
     """
 
     __slots__ = (
-        "bends", "buckets", "climbs", "contexts", "decoded_at", "decoding", "draining", "ended", "ends", "groups", "k", "live",
-        "n", "partial", "pending", "pieces", "queue", "rank", "running", "shares", "slot", "spec", "swap_ps", "work",
+        "bends", "buckets", "climbs", "contexts", "decoded_at", "decoding", "draining", "ended", "ends", "fetching",
+        "groups", "k", "landed", "live", "n", "partial", "pending", "pieces", "queue", "rank", "running", "shares",
+        "slot", "spec", "swap_ps", "windows", "work",
     )  # fmt: skip
 
     def __init__(self, spec: EngineSpec, slot: int, rank: int, queue: Queue) -> None:
         self.spec, self.slot, self.rank, self.queue = spec, slot, rank, queue
+        self.windows = spec.cost.windows
         views = len(spec.units)
         self.k = self.n = self.live = 0
         self.contexts, self.climbs = [0] * views, [0] * views
@@ -35,6 +42,8 @@ class Lane:
         self.bends: list[tuple[int, int, int, int]] = []
         self.running: dict[int, Request] = {}
         self.partial: list[Request] = []
+        self.fetching: dict[int, Request] = {}
+        self.landed: deque[Landed] = deque()
         self.pending: deque[Request] = deque()
         self.groups: list[list[int]] = []
         self.decoded_at = 0
@@ -50,24 +59,35 @@ class Lane:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do here."""
-        return bool(self.n or self.partial or len(self.queue) or self.pending)
+        return bool(self.n or self.partial or self.pending or self.landed or len(self.queue))
 
     @property
-    def unfinished(self) -> int:
-        """Requests that are here."""
-        return self.live + len(self.partial) + len(self.queue) + len(self.pending)
+    def places(self) -> int:
+        """Places that are taken."""
+        return self.n + len(self.partial) + len(self.fetching)
+
+    @property
+    def queued(self) -> int:
+        """Requests without a place."""
+        return len(self.queue) + len(self.pending)
+
+    @property
+    def running_requests(self) -> int:
+        """Requests with a place that have not ended."""
+        return self.live + len(self.partial) + len(self.fetching)
 
     def join(self, request: Request, now: int) -> None:
         """It decodes from the next step on."""
         spec, tokens = self.spec, request.cached
         request.origin, request.joined = tokens - self.k, now
+        request.stage = Stage.DECODING
         self.n += 1
         self.live += 1
         self.running[request.number] = request
         self.shares[request.client] = self.shares.get(request.client, 0) + 1
         heapq.heappush(self.ends, (self.k + request.output_tokens - request.generated, request.number))
         bucket = -request.origin % spec.block
-        for view, window in enumerate(spec.cost.windows):
+        for view, window in enumerate(self.windows):
             self.contexts[view] += seen(tokens + 1, window)
             stop = spec.stops[view]
             if tokens < stop:
@@ -92,7 +112,7 @@ class Lane:
             request = self.running.get(number)
             if request is None or request.epoch != epoch:
                 continue
-            window = self.spec.cost.windows[view]
+            window = self.windows[view]
             first = request.origin + at == self.spec.stops[view]
             if first and not request.reserved:
                 self.buckets[view][-request.origin % self.spec.block] -= 1
@@ -110,7 +130,7 @@ class Lane:
         request.epoch += 1
         self.n -= 1
         bucket = -request.origin % spec.block
-        for view, window in enumerate(spec.cost.windows):
+        for view, window in enumerate(self.windows):
             self.contexts[view] -= seen(tokens + 1, window)
             if tokens < spec.stops[view]:
                 if not request.reserved:
@@ -130,26 +150,33 @@ class Lane:
     def need(self, steps: int = 1) -> int:
         """Units of cache that the next ``steps`` decode steps take."""
         block, total = self.spec.block, 0
+        first = self.k % block
+        whole, rest = divmod(steps, block)
+        last = first + rest
         for unit, bucket in zip(self.spec.units, self.buckets, strict=True):
             if unit:
-                whole, rest = divmod(steps, block)
-                count = whole * sum(bucket) if whole else 0
-                for j in range(rest):
-                    count += bucket[(self.k + j) % block]
+                count = bucket[first] if rest == 1 else sum(bucket[first:last])
+                if last > block:
+                    count += sum(bucket[: last - block])
+                if whole:
+                    count += whole * sum(bucket)
                 total += unit * count
         return total
 
     def steps_within(self, free: int, most: int) -> int:
         """How many of ``most`` decode steps ``free`` units of cache allow."""
         block, units = self.spec.block, self.spec.units
-        cycle = sum(unit * sum(bucket) for unit, bucket in zip(units, self.buckets, strict=True))
+        cycle = 0
+        for unit, bucket in zip(units, self.buckets, strict=True):
+            cycle += unit * sum(bucket)
         if cycle * (most // block + 1) <= free:
             return most
         steps = min(most // block, free // cycle) * block
         free -= steps // block * cycle
         while steps < most:
             at = (self.k + steps) % block
-            free -= sum(unit * bucket[at] for unit, bucket in zip(units, self.buckets, strict=True))
+            for unit, bucket in zip(units, self.buckets, strict=True):
+                free -= unit * bucket[at]
             if free < 0:
                 break
             steps += 1
@@ -176,19 +203,18 @@ class Lane:
 
     def compose(self) -> Work | None:
         """The statistics of the iteration that has been decided on (None: there is none)."""
-        windows = self.spec.cost.windows
-        if not (self.decoding or self.pieces):
-            return None
+        if not self.pieces:
+            return Work(self.n, self.contexts) if self.decoding else None
+        windows = self.windows
         work = Work(self.n, self.contexts) if self.decoding else Work(0, [0] * len(windows))
-        if self.pieces:
-            totals = [[0, 0] for _ in windows]
-            for request, tokens in self.pieces:
-                work.prompt += tokens
-                work.prompts += 1
-                work.finished += tokens == request.left
-                for total, window in zip(totals, windows, strict=True):
-                    pairs, keys = pairs_and_keys(tokens, request.prefilled, window)
-                    total[0] += pairs
-                    total[1] += keys
-            work.pieces = [Piece(*total) for total in totals]
+        totals = [[0, 0] for _ in windows]
+        for request, tokens in self.pieces:
+            work.prompt += tokens
+            work.prompts += 1
+            work.finished += tokens == request.left
+            for total, window in zip(totals, windows, strict=True):
+                pairs, keys = pairs_and_keys(tokens, request.prefilled, window)
+                total[0] += pairs
+                total[1] += keys
+        work.pieces = [Piece(*total) for total in totals]
         return work

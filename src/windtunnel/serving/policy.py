@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
 from typing import TYPE_CHECKING, Protocol
 
+from windtunnel.errors import ScenarioError
 from windtunnel.serving.outcome import PS
-from windtunnel.serving.request import Request
+from windtunnel.serving.request import Request, Stage
 from windtunnel.serving.rules import Rules
 
 if TYPE_CHECKING:
     from windtunnel.serving.engine import PythonEngine
     from windtunnel.serving.lane import Lane
+
+UNLIMITED = 1 << 60
 
 
 class Scheduler(Protocol):
@@ -23,22 +26,49 @@ class Scheduler(Protocol):
 
 
 class Turn:
-    """One decision: the state of a batch before an iteration, and the calls that fill the iteration.
+    """One decision: the state of a batch before an iteration, and the calls that fill the iteration. It is good only
+    until ``schedule`` returns.
+
+    ``pieces``: the prompt tokens given so far, as (request, tokens), ``given`` of them in all; ``decoding``: whether
+    the iteration decodes. ``preempted``: requests that lost their places in this decision. ``blocked``: why the head
+    of the queue waits ("kv_cache", "max_batch", "budget", "gate", "policy"), for the report.
 
     ``stable_until``: None, "event" (the same again until an arrival, an end or a full cache), "completion" (arrivals
     change nothing either), a number of seconds on the clock, or a whole number of iterations. It counts only where no
-    prompt runs. ``wake_at``: seconds on the clock at which to ask again if nothing runs.
+    prompt runs, and blocks that arrive from below device memory end it. ``wake_at``: seconds on the clock at which to
+    ask again if nothing runs.
     """
 
-    __slots__ = ("_engine", "_free", "_lane", "blocked", "now", "preempted", "stable_until", "wake_at")
+    __slots__ = (
+        "_engine", "_free", "_lane", "_number", "_open", "blocked", "given", "now", "preempted", "stable_until",
+        "wake_at",
+    )  # fmt: skip
 
-    def __init__(self, engine: PythonEngine, lane: Lane, now: int) -> None:
-        self._engine, self._lane, self.now = engine, lane, now
-        self._free = engine.available(lane.rank)
+    def __init__(self, engine: PythonEngine, lane: Lane) -> None:
+        self._engine, self._lane = engine, lane
+        self._number = 0
+        self._open = False
+        self.begin(0)
+
+    def begin(self, now: int) -> None:
+        """A new decision at ``now``: nothing runs yet."""
+        lane = self._lane
+        if lane.pieces:
+            lane.pieces = []
+        lane.decoding, lane.swap_ps = False, 0
+        self.now = now
+        self._free = self._engine.pools[lane.rank].available
+        self._number += 1
         self.blocked = ""
-        self.preempted = 0
+        self.preempted = self.given = 0
         self.stable_until: str | float | int | None = None
         self.wake_at: float | None = None
+
+    def ask(self, scheduler: Scheduler) -> None:
+        """Let a scheduler decide."""
+        self._open = True
+        scheduler.schedule(self)
+        self._open = False
 
     @property
     def now_s(self) -> float:
@@ -51,9 +81,19 @@ class Turn:
         return self._lane.n
 
     @property
-    def running(self) -> Iterator[Request]:
-        """Those sequences."""
-        return iter(self._lane.running.values())
+    def decoding(self) -> bool:
+        """Whether they do in this iteration."""
+        return self._lane.decoding
+
+    @property
+    def pieces(self) -> tuple[tuple[Request, int], ...]:
+        """Prompt tokens of this iteration, by request."""
+        return tuple(self._lane.pieces)
+
+    @property
+    def running(self) -> tuple[Request, ...]:
+        """Sequences that could decode, in the order in which they began."""
+        return tuple(self._lane.running.values())
 
     @property
     def partial(self) -> tuple[Request, ...]:
@@ -61,9 +101,14 @@ class Turn:
         return tuple(self._lane.partial)
 
     @property
-    def waiting(self) -> Iterator[Request]:
+    def waiting(self) -> tuple[Request, ...]:
         """Requests without a place: those that lost theirs, then in order of arrival (or as the order has it)."""
-        return iter(self._lane.queue)
+        return tuple(self._lane.queue)
+
+    @property
+    def waits(self) -> int:
+        """How many these are."""
+        return len(self._lane.queue)
 
     @property
     def head(self) -> Request | None:
@@ -74,6 +119,12 @@ class Turn:
     def max_tokens(self) -> int:
         """The engine's token budget of an iteration."""
         return self._engine.spec.budget
+
+    @property
+    def tokens_left(self) -> int:
+        """What of it is left: one token for each sequence that decodes, and the prompts', are gone."""
+        lane = self._lane
+        return self._engine.spec.budget - self.given - (lane.n if lane.decoding else 0)
 
     @property
     def max_batch(self) -> int:
@@ -90,27 +141,91 @@ class Turn:
         """Whether this batch has begun to decode and not ended."""
         return self._lane.draining
 
+    def found(self, request: Request) -> int:
+        """Tokens of a waiting request's prompt that lie in the prefix cache."""
+        return self._engine.found(self._lane, request)
+
     def decode(self) -> bool:
         """Every sequence that can decodes one token. Makes room in the cache, taking places from the last admitted
-        if need be (``preempted`` counts them). False if none is left to decode."""
-        need, self.preempted = self._engine.make_room(self._lane, self.now)
-        self._free = self._engine.available(self._lane.rank) - need
-        self._lane.decoding = self._lane.n > 0
-        return self._lane.decoding
+        if need be (``preempted`` counts them), so it comes before any :meth:`prefill`. False if none is left to decode.
+
+        Raises:
+            ScenarioError: called twice, after :meth:`prefill` has given tokens, or outside ``schedule``.
+        """
+        lane = self._lane
+        if lane.decoding or lane.pieces or not self._open:
+            raise ScenarioError(f"scheduler: decode() {self._misplaced()}")
+        need, self.preempted = self._engine.make_room(lane, self.now)
+        self._free = self._engine.pools[lane.rank].available - need
+        lane.decoding = lane.n > 0
+        return lane.decoding
 
     def prefill(self, request: Request, tokens: int | None = None) -> bool:
-        """Compute ``tokens`` (all by default) of what is left of a request's prompt, giving it a place first if it has
-        none. False, and ``blocked`` says why, if there is no place or no room in the cache."""
+        """Compute ``tokens`` (all by default, and at most what is left) of a request's prompt, giving it a place first
+        if it has none. False, and ``blocked`` says why, if there is no place or no room in the cache. What the prefix
+        cache holds is not computed; a request that must fetch some of it steps aside and turns up in ``partial``
+        when it is there.
+
+        Raises:
+            ScenarioError: the request neither waits here nor has some of its prompt left; it has been given tokens in
+                this decision before; ``tokens`` is no whole number of at least 1; or more than can be priced.
+        """
         lane = self._lane
-        if request not in lane.partial:
+        if tokens is not None and (type(tokens) is not int or tokens < 1):
+            tokens = _count(tokens, "prefill() of", "tokens")
+        if getattr(request, "lane", None) is not lane or not self._open or request.turn == self._number:
+            raise ScenarioError(self._refusal(request))
+        stage = request.stage
+        if stage is Stage.WAITING:
             taken, self.blocked = self._engine.admit(lane, request, self._free, self.now)
             if taken < 0:
                 return False
             self._free -= taken
-        amount = request.left if tokens is None else min(tokens, request.left)
-        if amount > 0:
-            lane.pieces.append((request, amount))
+            if not (lane.partial and lane.partial[-1] is request):  # it decodes, or its blocks are on their way
+                return True
+        elif stage is not Stage.PREFILLING:
+            raise ScenarioError(self._refusal(request))
+        left = request.left
+        amount = left if tokens is None or tokens > left else tokens
+        self.given += amount
+        times = self._engine.times
+        if self.given > times.most_prompt_tokens or self.given + lane.n > times.most_tokens:
+            most = min(times.most_prompt_tokens, times.most_tokens - lane.n)
+            raise ScenarioError(
+                f"scheduler: {self.given:,} prompt tokens in one iteration; at most {most:,} have a price"
+            )
+        request.turn = self._number
+        lane.pieces.append((request, amount))
         return True
+
+    def _refusal(self, request: object) -> str:
+        """Why tokens cannot be given to what is no request that waits here or has some of its prompt left."""
+        if not isinstance(request, Request):
+            return f"scheduler: prefill() of {type(request).__name__}; requests of turn.partial and turn.waiting can be"
+        what = f"scheduler: prefill() of request {request.number}"
+        if not self._open:
+            return f"{what} outside schedule(); a turn ends with it"
+        if request.lane is not self._lane:
+            return f"{what}, which is not in this batch; those of turn.partial and turn.waiting are"
+        if request.turn == self._number:
+            return f"{what} twice in one iteration"
+        return f"{what}, which is {request.stage.name.lower()}; requests of turn.partial and turn.waiting can be"
+
+    def _misplaced(self) -> str:
+        if not self._open:
+            return "outside schedule(); a turn ends with it"
+        return "twice in one iteration" if self._lane.decoding else "after prefill(); it must come first"
+
+
+def _count(value: object, what: str, unit: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ScenarioError(f"scheduler: {what} {value!r} {unit}; whole numbers from 1 are accepted")
+    return number
 
 
 class RuleScheduler:
@@ -122,8 +237,8 @@ class RuleScheduler:
         self.rules = rules
 
     def schedule(self, turn: Turn) -> None:
-        rules, lane_empty = self.rules, not turn.decodes
-        if rules.mixed and not lane_empty:
+        rules = self.rules
+        if rules.mixed and turn.decodes:
             turn.decode()
             if turn.preempted:
                 turn.blocked = "kv_cache"
@@ -132,36 +247,34 @@ class RuleScheduler:
             turn.blocked = "gate"
         else:
             self._take(turn)
-        lane = turn._lane
-        if not lane.pieces and not lane.decoding:
+        if turn.given:
+            return
+        if not turn.decoding:
             turn.decode()
-        if not lane.pieces:
-            arrivals_matter = not len(lane.queue) or (rules.order != "fcfs" and turn.blocked == "kv_cache")
-            turn.stable_until = "event" if arrivals_matter else "completion"
+        arrivals_matter = not turn.waits or (rules.order != "fcfs" and turn.blocked == "kv_cache")
+        turn.stable_until = "event" if arrivals_matter else "completion"
 
     def _take(self, turn: Turn) -> None:
         """Prompts into the iteration: those begun, then those that wait, while tokens and room last."""
         rules = self.rules
-        decodes = turn.decodes if turn._lane.decoding else 0
-        left = max(turn.max_tokens - decodes, 1) if rules.limited else 1 << 60
+        most = max(turn.max_tokens - (turn.decodes if turn.decoding else 0), 1) if rules.limited else UNLIMITED
         begun = False
-        for request in turn.partial:
-            amount = min(left, request.left) if rules.cut else request.left
-            if amount > 0:
-                turn.prefill(request, amount)
-                left, begun = left - amount, True
-        while left > 0:
+        for partial in turn.partial:
+            left = most - turn.given
+            if left > 0 or not rules.cut:
+                begun = turn.prefill(partial, left if rules.cut else None)
+        while turn.given < most:
             request = turn.head
             if request is None:
                 return
-            whole = request.left
-            if rules.limited and not rules.cut and whole > left and begun:
+            left = most - turn.given
+            whole = begun and rules.limited and not rules.cut
+            # What the prefix cache holds need not fit.
+            if whole and request.left > left and request.left - turn.found(request) > left:
                 turn.blocked = "budget"
                 return
-            # A prompt found in the prefix cache has less left once it has its place.
-            if not turn.prefill(request, left if rules.cut else None):
+            begun = turn.prefill(request, left if rules.cut else None)
+            if not begun:
                 return
-            taken = turn._lane.pieces[-1][1] if turn._lane.pieces and turn._lane.pieces[-1][0] is request else 0
-            left, begun = left - taken, True
         if turn.head is not None:
             turn.blocked = "budget"

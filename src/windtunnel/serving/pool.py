@@ -7,7 +7,10 @@ from windtunnel.serving.spec import EngineSpec
 
 
 class Pool:
-    """Units of cache. ``free``: held by nobody; blocks of the prefix cache that no request uses can be had, too."""
+    """Units of cache. ``free``: held by nobody, or less than 0 while a stretch of iterations owes what it will evict
+    from the prefix cache; blocks there that no request uses can be had, too. At any time
+    ``capacity`` = ``free`` + what requests hold alone + ``unit`` for each block of the prefix cache.
+    """
 
     __slots__ = ("cache", "capacity", "free", "swap_free", "unit")
 
@@ -29,9 +32,15 @@ class Pool:
 
     def take(self, units: int) -> None:
         """Some of what is available, old blocks of the prefix cache making room if need be."""
-        if units > self.free and self.cache is not None:
-            self.free += self.unit * self.cache.reclaim(-(-(units - self.free) // self.unit))
         self.free -= units
+        if self.free < 0:
+            self.settle()
+
+    def settle(self, later: int = 0) -> None:
+        """Evict what is owed, but for ``later`` units."""
+        short = -self.free - later
+        if short > 0 and self.cache is not None and self.unit:
+            self.free += self.unit * self.cache.reclaim(-(-short // self.unit))
 
     def give(self, units: int) -> None:
         """Back."""

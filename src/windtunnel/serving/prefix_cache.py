@@ -145,6 +145,7 @@ class PrefixCache:
         self, policies: Callable[[], EvictionPolicy] = LRU, tiers: Sequence[Tier] = (), block_bytes: int = 1
     ) -> None:
         self.tiers = tuple(tiers)
+        self.block_bytes = block_bytes
         self._make = policies
         self._room = [tier.capacity_bytes // block_bytes for tier in tiers]
         self.clear()
@@ -171,16 +172,30 @@ class PrefixCache:
         """Blocks in a tier below."""
         return self._held[tier]
 
+    def holds(self, block: int) -> bool:
+        """Whether a block is in device memory."""
+        return block in self._pins
+
+    def idle(self, blocks: Sequence[int]) -> int:
+        """How many of these blocks, which are in device memory, no request uses."""
+        pins, found = self._pins, 0
+        for block in blocks:
+            if pins[block] == 0:
+                found += 1
+        return found
+
     def match(self, blocks: Sequence[int]) -> Match:
         """How much of a prompt of these blocks is held; nothing is touched."""
-        resident = 0
+        pins, resident = self._pins, 0
         for block in blocks:
-            if block not in self._pins:
+            if block not in pins:
                 break
             resident += 1
+        if not self._tier:
+            return Match(resident, ())
         below = []
         for block in blocks[resident:]:
-            tier = HBM if block in self._pins else self._tier.get(block)
+            tier = HBM if block in pins else self._tier.get(block)
             if tier is None:
                 break
             below.append(tier)

@@ -38,14 +38,15 @@ class Queue(Protocol):
 class Fifo:
     """First come, first served; those that lost their place first, the last one of them at the head."""
 
-    __slots__ = ("_returned", "_waiting")
+    __slots__ = ("_gone", "_returned", "_waiting")
 
     def __init__(self) -> None:
         self._returned: list[Request] = []
-        self._waiting: dict[int, Request] = {}
+        self._waiting: deque[Request] = deque()
+        self._gone: set[int] = set()  # of those that wait, taken out of the middle: never at the head
 
     def push(self, request: Request) -> None:
-        self._waiting[request.number] = request
+        self._waiting.append(request)
 
     def push_back(self, request: Request) -> None:
         self._returned.append(request)
@@ -53,23 +54,30 @@ class Fifo:
     def head(self) -> Request | None:
         if self._returned:
             return self._returned[-1]
-        return next(iter(self._waiting.values()), None)
+        return self._waiting[0] if self._waiting else None
 
     def remove(self, request: Request) -> None:
+        waiting, gone = self._waiting, self._gone
         if self._returned and self._returned[-1] is request:
             self._returned.pop()
-        elif self._waiting.pop(request.number, None) is None:
+        elif waiting and waiting[0] is request:
+            waiting.popleft()
+            while gone and waiting and waiting[0].number in gone:
+                gone.remove(waiting.popleft().number)
+        elif request in self._returned:
             self._returned.remove(request)
+        else:
+            gone.add(request.number)
 
     def served(self, client: int, prompt: int, output: int) -> None:
         """Nobody keeps count."""
 
     def __len__(self) -> int:
-        return len(self._returned) + len(self._waiting)
+        return len(self._returned) + len(self._waiting) - len(self._gone)
 
     def __iter__(self) -> Iterator[Request]:
         yield from reversed(self._returned)
-        yield from self._waiting.values()
+        yield from (request for request in self._waiting if request.number not in self._gone)
 
 
 class Sorted:

@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
+
+
+class Stage(IntEnum):
+    """What an engine does with a request. ``FETCHING``: parts of its prompt come up from below device memory."""
+
+    COMING = 0
+    WAITING = 1
+    FETCHING = 2
+    PREFILLING = 3
+    DECODING = 4
+    GONE = 5
 
 
 class Request:
@@ -12,13 +24,14 @@ class Request:
     have to be computed before its next token of output, those done; ``ready``: all of them are in the cache and it
     only needs a place (its cache came along, or comes back from host memory). ``origin``: while it decodes, its cached
     tokens less its lane's count of decode steps, so that nothing has to be touched as it grows. ``units``: cache that
-    it holds alone; ``pinned``: blocks of the prefix cache that it holds, too. ``epoch`` counts its places.
+    it holds alone; ``pinned``: blocks of the prefix cache that it holds, too, the first of ``blocks``. ``epoch`` counts
+    its places. ``lane``: where it is, at which ``stage``; ``turn``: the last decision that gave it prompt tokens.
     """
 
     __slots__ = (
-        "arrival", "blocks", "client", "epoch", "generated", "input_tokens", "joined", "last_token", "number", "origin",
-        "output_tokens", "pinned", "predicted", "prefilled", "priority", "ready", "reserved", "start", "swapped",
-        "units",
+        "arrival", "blocks", "client", "epoch", "generated", "input_tokens", "joined", "lane", "last_token", "number",
+        "origin", "output_tokens", "pinned", "predicted", "prefilled", "priority", "ready", "reserved", "stage",
+        "start", "swapped", "turn", "units",
     )  # fmt: skip
 
     def __init__(
@@ -32,10 +45,12 @@ class Request:
         self.ready = progress >= input_tokens
         self.generated = 1 if self.ready else 0
         self.origin = self.epoch = self.joined = self.units = self.swapped = 0
-        self.start = self.last_token = -1
+        self.start = self.last_token = self.turn = -1
         self.reserved = False
-        self.blocks: Sequence[int] = blocks
+        self.blocks = blocks
         self.pinned: list[int] = []
+        self.lane: object = None
+        self.stage = Stage.COMING
 
     @property
     def cached(self) -> int:

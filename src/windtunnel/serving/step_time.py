@@ -32,11 +32,13 @@ class Work:
 
 
 class StepTimes:
-    """Lookups in a :class:`~windtunnel.serving.step_cost.StepCost`."""
+    """Lookups in a :class:`~windtunnel.serving.step_cost.StepCost`, which reach up to ``most_tokens`` in an iteration
+    and ``most_prompt_tokens`` of prompts."""
 
     __slots__ = (
-        "_apart", "_base", "_copies", "_decode", "_eager", "_head", "_issue", "_mixed", "_overlapped", "_prompt", "_schedule",
-        "_sends", "_shapes", "_spread", "_waves", "cost", "groups", "views",
+        "_apart", "_base", "_copies", "_decode", "_eager", "_flat", "_head", "_issue", "_mixed", "_overlapped",
+        "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups", "most_prompt_tokens",
+        "most_tokens", "views",
     )  # fmt: skip
 
     def __init__(self, cost: StepCost) -> None:
@@ -51,6 +53,9 @@ class StepTimes:
         self._copies, self._issue = cost.copies.tolist(), cost.issue.tolist()
         self._mixed, self._overlapped, self._eager = cost.mixed, cost.overlapped, cost.eager
         self._spread = (SQUARE if cost.eager else SPREAD).tolist()
+        self._flat: dict[int, tuple[int, int, int]] = {}
+        self.most_tokens = _largest(TOKENS, min(cost.base.shape[1], len(cost.sends)))
+        self.most_prompt_tokens = min(_largest(PROMPT, cost.prompt.shape[2]), _largest(TOKENS, cost.waves.shape[2]))
 
     def seconds(self, work: Work) -> tuple[int, int]:
         """(from its start to its end, until the first stage is free for the next batch) in picoseconds."""
@@ -92,9 +97,13 @@ class StepTimes:
     def flat(self, decodes: int) -> tuple[int, int, int]:
         """(device time beside attention, host time added, device time at least) of ``decodes`` alone, in an engine
         without pipeline stages."""
-        device = self._tokens(0, decodes, decodes) + self._head[decodes]
-        host = self._schedule[decodes]
-        return (device, 0, max(self._issue[0], host)) if self._overlapped else (device, host, self._issue[0])
+        found = self._flat.get(decodes)
+        if found is None:
+            device = self._tokens(0, decodes, decodes) + self._head[decodes]
+            host, issue = self._schedule[decodes], self._issue[0]
+            found = (device, 0, max(issue, host)) if self._overlapped else (device, host, issue)
+            self._flat[decodes] = found
+        return found
 
     def _tokens(self, group: int, tokens: int, states: int) -> int:
         _, rows, columns = self._shapes[0]
@@ -118,13 +127,14 @@ class StepTimes:
 
     def _decodes(self, group: int, work: Work) -> int:
         _, views, rows, points, _ = self._shapes[1]
-        row = SEQUENCES.index(work.decodes)
+        table = self._decode
+        row = group * views * rows + SEQUENCES.index(work.decodes)
         total = 0
-        for view in range(views):
-            context = work.contexts[view]
+        for context in work.contexts:
             i = CONTEXT.index(context)
-            at = 2 * (((group * views + view) * rows + row) * points + i)
-            total += self._decode[at] + self._decode[at + 1] * (context - _ends(CONTEXT, i)[0])
+            at = 2 * (row * points + i)
+            total += table[at] + table[at + 1] * (context - _ends(CONTEXT, i)[0])
+            row += rows
         return int(total)
 
     def _prompts(self, table: memoryview, group: int, work: Work) -> int:
@@ -134,27 +144,26 @@ class StepTimes:
         part = (tokens - low) / (high - low)
         total = 0.0
         assert work.pieces is not None
-        for view in range(views):
-            pairs, read = work.pieces[view]
+        row = group * views
+        for pairs, read in work.pieces:
             keys = pairs / tokens
             column = min(KEYS.index(int(keys)), columns - 2)
             left, right = _ends(KEYS, column)
             across = (keys - left) / (right - left)
-            if self._eager:
-                third = read / work.prompts / (2.0 * keys)
-            else:
-                third = read / (keys + (tokens - 1) / 2.0)
+            third = read / work.prompts / (2.0 * keys) if self._eager else read / (keys + (tokens - 1) / 2.0)
             deep, beyond = self._between(third)
-            at = ((group * views + view) * rows + i) * columns * depth + column * depth + deep
+            at = (row * rows + i) * columns * depth + column * depth + deep
             value = self._corner(table, at, depth, across, beyond)
             if part > 0.0:
                 value += part * (self._corner(table, at + columns * depth, depth, across, beyond) - value)
-            total += value * self._wave(group * views + view, tokens)
+            total += value * self._wave(row, tokens)
+            row += 1
         return int(total)
 
     def _between(self, value: float) -> tuple[int, float]:
         points, i = self._spread, 0
-        while i < len(points) - 2 and value > points[i + 1]:
+        most = len(points) - 2
+        while i < most and value > points[i + 1]:
             i += 1
         return i, max((value - points[i]) / (points[i + 1] - points[i]), 0.0)
 
@@ -162,14 +171,15 @@ class StepTimes:
         table, start = self._waves, row * self._shapes[3]
         i = TOKENS.index(tokens)
         low, high = _ends(TOKENS, i)
-        a = table[start + i]
-        return float(a + (tokens - low) / (high - low) * (table[start + i + 1] - a))
+        a: float = table[start + i]
+        return a + (tokens - low) / (high - low) * (table[start + i + 1] - a)
 
     @staticmethod
     def _corner(table: memoryview, at: int, depth: int, across: float, beyond: float) -> float:
-        near = table[at] + beyond * (table[at + 1] - table[at])
-        far = table[at + depth] + beyond * (table[at + depth + 1] - table[at + depth])
-        return float(near + across * (far - near))
+        a, b = table[at], table[at + depth]
+        near: float = a + beyond * (table[at + 1] - a)
+        far: float = b + beyond * (table[at + depth + 1] - b)
+        return near + across * (far - near)
 
 
 def _ends(axis: Axis, i: int) -> tuple[int, int]:
@@ -180,3 +190,8 @@ def _ends(axis: Axis, i: int) -> tuple[int, int]:
     shift = (beyond >> axis.mantissa) + axis.dense - axis.mantissa
     low = ((beyond & ((1 << axis.mantissa) - 1)) + (1 << axis.mantissa)) << shift
     return low, low + (1 << shift)
+
+
+def _largest(axis: Axis, points: int) -> int:
+    """The largest number that lies between two of so many points."""
+    return _ends(axis, points - 2)[1] - 1

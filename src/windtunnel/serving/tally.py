@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windtunnel.serving.histogram import BINS, add_run
+from windtunnel.serving.histogram import BINS, add_run, bin_of
 from windtunnel.serving.knots import Axis
 from windtunnel.serving.step_time import Work
 
@@ -53,16 +53,17 @@ class Tally:
         cell = self.cells.get(where)
         if cell is None:
             cell = self.cells[where] = [0] * (COLUMNS + 3 * self.views)
+        decodes = work.decodes
         cell[0] += steps
         cell[1] += duration
-        cell[4] += steps * work.decodes
-        cell[5] += steps * (work.decodes + work.finished)
-        at = COLUMNS
-        if work.decodes:
+        if decodes:
+            cell[4] += steps * decodes
             pairs_of_steps = steps * (steps - 1) // 2
+            at = COLUMNS
             for context, g in zip(work.contexts, growth, strict=True):
                 cell[at] += steps * context + g * pairs_of_steps
                 at += 3
+        cell[5] += steps * (decodes + work.finished)
         if work.prompt:
             cell[2] += work.prompt
             cell[3] += work.prompts
@@ -71,7 +72,7 @@ class Tally:
                 cell[at + 1] += pairs
                 cell[at + 2] += keys
                 at += 3
-        batch = work.decodes + work.prompts
+        batch = decodes + work.prompts
         self.iterations += steps
         self.batch_sum += steps * batch
         if batch > self.batch_max:
@@ -79,7 +80,10 @@ class Tally:
 
     def tokens(self, gap: int, growth: int, steps: int, sequences: int) -> None:
         """``sequences`` have got ``steps`` tokens each, ``gap``, ``gap + growth``, … after the one before."""
-        add_run(self.gaps, gap, growth, steps, sequences)
+        if steps == 1:
+            self.gaps[bin_of(gap)] += sequences
+        else:
+            add_run(self.gaps, gap, growth, steps, sequences)
 
     def sample(self, now: int, waiting: int, running: int, used: int, tokens: int, done: int) -> None:
         """The state at a decision, kept if the last one kept is long enough ago."""

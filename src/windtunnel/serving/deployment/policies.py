@@ -63,7 +63,7 @@ def _made(found: Callable[[], Any], name: str, what: str, methods: Sequence[str]
     try:
         inspect.signature(found).bind()
     except TypeError as error:
-        raise ScenarioError(f"{name} must be made without arguments; its constructor has a {error}") from None
+        raise ScenarioError(f"{name} must be made without arguments; its constructor has {error}") from None
     except ValueError:
         pass  # no signature to look at (a class written in C): making it will tell
     try:
