@@ -14,6 +14,7 @@ from windtunnel.hardware import parse_cluster
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.simulation import SimulateResult
+from windtunnel.serving.compiled.build import available
 from windtunnel.serving.outcome import PS, Status
 
 SMALL: dict[str, Any] = {"model": "llama-3.1-8b", "on": "1xa100-80gb-sxm", "loop": "python"}
@@ -141,12 +142,17 @@ def test_deployments_do_what_they_say() -> None:
     assert found["replicas"].ttft_s["p99"] < found["overload"].ttft_s["p99"]
 
 
-@pytest.mark.parametrize("loop", ["naive", "auto"])
-def test_loops_give_the_same_answer(loop: str) -> None:
-    options: dict[str, Any] = {"rate": 15, "requests": 400, "kv_blocks": 900, "slo": "ttft=1,tpot=0.05"}
+@pytest.mark.parametrize("loop", ["naive", "compiled"])
+@pytest.mark.parametrize(
+    "name", ["one", "small-cache", "swap", "impatient", "closed", "fleet", "apart", "failing", "stopped"]
+)
+def test_loops_give_the_same_answer(loop: str, name: str) -> None:
+    if loop == "compiled" and not available():
+        pytest.skip("there is no C compiler")
+    options: dict[str, Any] = {**DEPLOYMENTS[name], "requests": 300, "slo": "ttft=1,tpot=0.05"}
     one, other = run(**options), run(**options, **{"loop": loop})
-    for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "preemptions", "makespan_s", "batch"):
-        assert getattr(one, name) == getattr(other, name), name
+    for field in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "preemptions", "makespan_s", "batch"):
+        assert getattr(one, field) == getattr(other, field), field
     assert one.energy_j == pytest.approx(other.energy_j, rel=1e-9)
 
 

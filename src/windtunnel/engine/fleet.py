@@ -15,7 +15,9 @@ from windtunnel.engine.infer import serving_runtime
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Pricer
+from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.simulate import EngineSetup, Role, SimulateScenario
+from windtunnel.serving.compiled.build import available
 from windtunnel.serving.deployment.policies import load_policies
 from windtunnel.serving.engine import MakeRequest, PythonEngine
 from windtunnel.serving.policy import Scheduler
@@ -30,6 +32,9 @@ from windtunnel.serving.workload.requests import Floats, Ints, Workload
 
 COMPILED_FROM = 3000
 """Requests from which on the compiled loop is worth building where it is not there yet."""
+
+FAST_FROM = 100_000
+"""Requests from which on it is worth building well."""
 
 PREDICTIONS = 64
 """Number of the random stream that predicted lengths are drawn from (those of workloads are below)."""
@@ -112,43 +117,92 @@ def make_fleets(
     found: dict[Role, list[Fleet]] = {}
     index = 0
     for role, setups in scenario.pools.items():
-        record = None
+        sized = [_sized(scenario, role, setup, asked.workload, calibration) for setup in setups]
+        compiled = _is_compiled(scenario, setups, sized, len(asked.workload))
+        rows = _Rows(scenario, asked, role, setups, compiled)
         found[role] = []
-        for setup in setups:
-            fleet, record = _fleet(scenario, role, setup, asked, calibration, index, log_size, record)
-            found[role].append(fleet)
-            index += len(fleet.replicas)
+        for setup, (price, size) in zip(setups, sized, strict=True):
+            count = setup.count if scenario.autoscale is None else scenario.autoscale.maximum
+            numbers = range(index, index + count * size.copies)
+            index = numbers.stop
+            replicas = rows.engines(setup, size.spec, numbers, log_size)
+            found[role].append(Fleet(role, setup, size, price, replicas, rows.record, compiled))
     return found
 
 
-def _fleet(
-    scenario: SimulateScenario, role: Role, setup: EngineSetup, asked: Asked, calibration: Calibration, index: int,
-    log_size: int, record: Record | None,
-) -> tuple[Fleet, Record]:  # fmt: skip
-    cluster, workload = scenario.cluster, asked.workload
+def _sized(
+    scenario: SimulateScenario, role: Role, setup: EngineSetup, workload: Workload, calibration: Calibration
+) -> tuple[Pricer, Sized]:
+    cluster = scenario.cluster
     price = make_pricer(cluster, serving_runtime(setup.engine), calibration)
-    own = setup.scheduler if ":" in setup.scheduler else None
-    settings = _settings(setup, RULES["chunked" if own else setup.scheduler], workload, role)
+    settings = _settings(setup, RULES["chunked" if setup.own_scheduler else setup.scheduler], workload, role)
     per_byte = 1.0 / (calibration.copies.pcie * float(cluster.pcie_bytes_per_s))
-    sized = size_engine(scenario.network, cluster, setup.engine, setup.plan, price, workload, settings, per_byte)
-    count = setup.count if scenario.autoscale is None else scenario.autoscale.maximum
-    numbers = range(index, index + count * sized.copies)
+    return price, size_engine(scenario.network, cluster, setup.engine, setup.plan, price, workload, settings, per_byte)
+
+
+def _is_compiled(
+    scenario: SimulateScenario, setups: Sequence[EngineSetup], sized: Sequence[tuple[Pricer, Sized]], requests: int
+) -> bool:
+    """Whether the engines of a role run in the compiled loop: all of them, since they write to one record."""
     loop = scenario.options.loop
-    cached = sized.spec.prefix_tokens > 0
-    if loop == "compiled" and (own or cached):
-        raise ScenarioError("loop=compiled runs built-in schedulers without a prefix cache; accepted: auto, python")
-    compiled = loop in ("auto", "compiled") and not own and not cached and _can_compile(loop, len(workload))
-    if compiled:
-        replicas, record = _compiled(sized.spec, asked, role, numbers, log_size, record)
-    else:
-        record = record or Record.of(len(workload))
-        make = asked.maker(settings.prompts_only)
+    if loop not in ("auto", "compiled"):
+        return False
+    sorted_by = {size.spec.rules.order for _, size in sized} & {"priority", "shortest"}
+    plain = not any(setup.own_scheduler for setup in setups) and not any(s.spec.prefix_tokens for _, s in sized)
+    if not plain or len(sorted_by) > 1:
+        if loop == "compiled":
+            raise ScenarioError(
+                "loop=compiled runs built-in schedulers, of one sorted order, without a prefix cache; accepted: auto"
+            )
+        return False
+    return _can_compile(loop, requests)
+
+
+class _Rows:
+    """What the engines of a role share: the requests as they take them in, and the record that they write to."""
+
+    def __init__(
+        self, scenario: SimulateScenario, asked: Asked, role: Role, setups: Sequence[EngineSetup], compiled: bool
+    ) -> None:
+        self.scenario, self.asked, self.compiled = scenario, asked, compiled
+        w = asked.workload
+        self.prompts_only = role == "prefill"
+        if not compiled:
+            self.record = Record.of(len(w))
+            self.make = asked.maker(self.prompts_only)
+            return
+        from windtunnel.serving.compiled.replica import Asked as Rows
+
+        outputs = np.ones_like(w.output_tokens) if self.prompts_only else w.output_tokens
+        orders = [RULES[setup.scheduler] for setup in setups]
+        key = next((k for k in map(asked.key, orders) if k is not None), None)
+        self.rows = Rows(w.input_tokens, outputs, asked.client, key)
+        self.record = self.rows.record(asked.arrival)
+
+    def engines(self, setup: EngineSetup, spec: EngineSpec, numbers: range, log_size: int) -> tuple[Replica, ...]:
+        """Like engines of these numbers."""
+        if self.compiled:
+            from windtunnel.serving.compiled.replica import CompiledEngine
+
+            alone = runs_alone(self.scenario, self.asked.workload)
+            return tuple(
+                CompiledEngine(spec, self.asked.arrival, self.rows, index=i, log_size=log_size, keep_done=not alone)
+                for i in numbers
+            )
+        own = setup.scheduler if setup.own_scheduler else None
         schedulers = load_policies(own, "scheduler", ("schedule",)) if own else None
-        caches = _caches(setup, sized.spec, cluster) if cached else None
-        replicas = tuple(
-            _python(sized.spec, record, make, i, schedulers, caches, loop == "naive", log_size) for i in numbers
-        )
-    return Fleet(role, setup, sized, price, replicas, record, compiled), record
+        caches = _caches(setup, spec, self.scenario.cluster) if spec.prefix_tokens else None
+        naive = self.scenario.options.loop == "naive"
+        return tuple(_python(spec, self.record, self.make, i, schedulers, caches, naive, log_size) for i in numbers)
+
+
+def runs_alone(scenario: SimulateScenario, workload: Workload) -> bool:
+    """Whether there is one engine, and nothing happens but that requests come at times of their own."""
+    setups = [setup for each in scenario.pools.values() for setup in each]
+    copies = 1 if has_experts(scenario.network) else int(setups[0].plan.layout.dp)
+    single = len(setups) == 1 and setups[0].count * copies == 1
+    bound = scenario.options.replica_mtbf_hours is not None or scenario.autoscale is not None
+    return single and not bound and not workload.closed
 
 
 def _settings(setup: EngineSetup, rules: Rules, workload: Workload, role: Role) -> Settings:
@@ -176,26 +230,11 @@ def _swap_bytes(setup: EngineSetup) -> float:
 
 
 def _can_compile(loop: str, requests: int) -> bool:
-    from windtunnel.serving.compiled.build import available
-
-    if available(compile=loop == "compiled" or requests >= COMPILED_FROM):
+    if available(compile=loop == "compiled" or requests >= COMPILED_FROM, quick=requests < FAST_FROM):
         return True
     if loop == "compiled":
         raise ScenarioError("loop=compiled needs a C compiler (cc, gcc, clang, or pip install 'windtunnel[compiler]')")
     return False
-
-
-def _compiled(
-    spec: EngineSpec, asked: Asked, role: Role, numbers: range, log_size: int, record: Record | None
-) -> tuple[tuple[Replica, ...], Record]:
-    from windtunnel.serving.compiled.replica import Asked as Rows
-    from windtunnel.serving.compiled.replica import CompiledEngine
-
-    w = asked.workload
-    outputs = np.ones_like(w.output_tokens) if role == "prefill" else w.output_tokens
-    rows = Rows(w.input_tokens, outputs, asked.client, asked.key(spec.rules))
-    record = rows.record(asked.arrival)
-    return tuple(CompiledEngine(spec, asked.arrival, rows, index=i, log_size=log_size) for i in numbers), record
 
 
 def _python(

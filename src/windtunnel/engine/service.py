@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from windtunnel.engine.fleet import Asked, Fleet, tier_rates
+from windtunnel.engine.fleet import Asked, Fleet, runs_alone, tier_rates
 from windtunnel.hardware.machine import Cluster
 from windtunnel.scenario.simulate import Role, SimulateScenario
 from windtunnel.serving.deployment.arrivals import picoseconds
@@ -42,10 +42,9 @@ def run_service(
     """
     o, workload = scenario.options, asked.workload
     until = NEVER if o.duration is None else round(o.duration * PS)
-    alone = [fleet for each in fleets.values() for fleet in each]
-    bound = o.replica_mtbf_hours is not None or scenario.autoscale is not None or workload.closed
-    if len(alone) == 1 and len(alone[0].replicas) == 1 and alone[0].compiled and not bound:
-        return _alone(alone[0], asked, until, progress)
+    (fleet, *_), *_ = fleets.values()
+    if fleet.compiled and runs_alone(scenario, workload):
+        return _alone(fleet, asked, until, progress)
     service = _service(scenario, fleets, workload, until)
 
     def told(ended: int, total: int, now: int) -> None:
@@ -123,6 +122,9 @@ class _Decoding:
 
     def prefix_tokens(self, request: int) -> int:
         return self._engine.prefix_tokens(request)
+
+    def settle(self) -> None:
+        self._engine.settle()
 
     def stop(self, time: int) -> list[int]:
         return self._engine.stop(time)

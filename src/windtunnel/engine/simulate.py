@@ -11,7 +11,7 @@ import numpy as np
 
 from windtunnel.cost import load_calibration
 from windtunnel.engine.answer import NO_INTERVAL, sureness
-from windtunnel.engine.fleet import Asked, Fleet, make_fleets
+from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, make_fleets
 from windtunnel.engine.replay import compared, replayed_log
 from windtunnel.engine.service import run_service
 from windtunnel.engine.work import Ran, physics
@@ -19,6 +19,7 @@ from windtunnel.ops.values import Array
 from windtunnel.scenario.simulate import Role, SimulateScenario, simulate_scenario
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.simulation import SimulateResult
+from windtunnel.serving.compiled.build import begin
 from windtunnel.serving.deployment.service import Record
 from windtunnel.serving.histogram import BINS
 from windtunnel.serving.metrics import Physics, Setting, nothing_run, summarise
@@ -43,6 +44,8 @@ def simulate(options: SimulateOptions, *, progress: Progress | None = None) -> S
     Raises:
         ScenarioError: the request is wrong. A model that does not fit is an answer with ``fits`` False.
     """
+    if options.loop in ("auto", "compiled") and (options.requests is None or options.requests >= COMPILED_FROM):
+        begin(quick=options.requests is None or options.requests < FAST_FROM)
     log = replayed_log(options)
     scenario = simulate_scenario(options)
     workload = build_workload(scenario.workload) if log is None else log.workload
@@ -136,6 +139,8 @@ def _outcome(fleets: Mapping[Role, Sequence[Fleet]], record: Record, workload: W
     itl = np.zeros(BINS, np.int64)
     for role, each in fleets.items():
         for number, fleet in enumerate(each):
+            for replica in fleet.replicas:
+                replica.settle()
             own: list[Tally] = [replica.tally for replica in fleet.replicas]  # type: ignore[attr-defined]
             name = role if len(each) == 1 else f"{role} {number + 1}"
             pools.append(_pool(name, fleet, own, [next(lives) for _ in fleet.replicas], record.end))
@@ -189,7 +194,7 @@ def _pool(name: str, fleet: Fleet, tallies: Sequence[Tally], lives: Sequence[Any
 
     up = sum(length(life.up) for life in lives)
     paid = sum(length(life.paid) for life in lives)
-    integral = sum(t.kv_integral for t in tallies)
+    integral = sum(t.kv_integral for t in tallies) / PS
     room = spec.capacity * spec.ranks
     return Pool(
         name=name,

@@ -57,6 +57,11 @@ class EngineSetup:
         return int(layout.tp * layout.pp * layout.dp)
 
     @property
+    def own_scheduler(self) -> bool:
+        """Whether the scheduler is a user's class."""
+        return ":" in self.scheduler
+
+    @property
     def reserve_output(self) -> bool:
         """Whether the cache of a whole answer is taken when its request is admitted."""
         return (self.options.reserve or self.engine.reserve) == "output"

@@ -70,7 +70,7 @@ class SimulateOptions(ServeOptions):
         default="recompute", description="what happens to a request that must leave a full KV cache"
     )
     watermark: float | None = Field(
-        default=None, ge=0, lt=1, description="share of the KV cache kept free when a request is admitted (default: 0.01)"
+        default=None, ge=0, lt=1, description="share of the KV cache left free at admission (default: 0.01)"
     )
     reserve: Literal["prompt", "output"] | None = Field(
         default=None, description="KV cache taken at admission: the prompt's, or the whole output's, too"
@@ -81,7 +81,11 @@ class SimulateOptions(ServeOptions):
         default=None, description="where evicted prefixes go: host:64GB,nvme:1TB,remote:10TB (per replica)"
     )
     swap_gbyte: float | None = Field(
-        default=None, ge=0, le=1e6, allow_inf_nan=False, description="host memory for swapped requests, GB a replica (default: 4 GiB a GPU)"
+        default=None,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="host memory for swapped requests, GB a replica (default: 4 GiB a GPU)",
     )
     prediction_error: float = Field(
         default=0.0, ge=0, le=10, allow_inf_nan=False, description="coefficient of variation of predicted lengths (sjf)"
@@ -114,7 +118,7 @@ class SimulateOptions(ServeOptions):
         default=None, gt=0, le=1e12, allow_inf_nan=False, description="hours between failures of one replica"
     )
     replica_restart_s: float | None = Field(
-        default=None, ge=0, le=1e9, allow_inf_nan=False, description="seconds until a failed replica is back (default: 60)"
+        default=None, ge=0, le=1e9, allow_inf_nan=False, description="seconds until it is back (default: 60)"
     )
     max_retries: int = Field(3, ge=0, le=1000, description="how often a request is sent again after a failure")
     max_queue: int | None = Field(

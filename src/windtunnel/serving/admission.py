@@ -13,7 +13,7 @@ from windtunnel.serving.prefix_cache import HBM, LFU, LRU, PrefixCache
 from windtunnel.serving.queues import Queue, make_queue
 from windtunnel.serving.record import Record
 from windtunnel.serving.replica import NEVER, Done
-from windtunnel.serving.request import Request, Stage
+from windtunnel.serving.request import FETCHING, GONE, PREFILLING, Request
 from windtunnel.serving.spec import EngineSpec
 from windtunnel.serving.tally import Tally
 
@@ -37,8 +37,13 @@ class Admission:
         self.tally = Tally(spec.most_sequences, len(spec.units), log_size)
         self.done: list[Done] = []
         self.clock = self.completed = self.produced = 0
-        self.queue_integral = 0.0
+        self.waited = 0
         self.clear()
+
+    @property
+    def queue_integral(self) -> float:
+        """Request seconds in the engine."""
+        return self.waited / PS
 
     def clear(self) -> None:
         """Empty queues, places and caches."""
@@ -85,7 +90,7 @@ class Admission:
 
     def turn_away(self, request: Request, status: Status, now: int) -> None:
         """It leaves without a place."""
-        request.stage = Stage.GONE
+        request.stage = GONE
         self.record.status[request.number] = status
         self.record.replica[request.number] = self.index
         self.done.append(Done(now, request.number, status))
@@ -125,7 +130,7 @@ class Admission:
         elif below:
             self._fetch(Fetch(lane, request, below), now)
         else:
-            request.stage = Stage.PREFILLING
+            request.stage = PREFILLING
             lane.partial.append(request)
         return cost, ""
 
@@ -159,7 +164,7 @@ class Admission:
     def _fetch(self, fetch: Fetch, now: int) -> None:
         """Its blocks begin to come up."""
         request, lane = fetch.request, fetch.lane
-        request.stage = Stage.FETCHING
+        request.stage = FETCHING
         lane.fetching[request.number] = request
         if not self.fetches.start(now, self.caches[lane.rank], fetch):
             self.fetched(fetch)
@@ -173,7 +178,7 @@ class Admission:
                 pool.give(pool.unit)  # somebody else has brought it there meanwhile
             request.pinned.append(block)
         del lane.fetching[request.number]
-        request.stage = Stage.PREFILLING
+        request.stage = PREFILLING
         lane.partial.append(request)
 
     def _resume(self, lane: Lane, request: Request, pool: Pool, now: int) -> None:

@@ -20,7 +20,7 @@ from windtunnel.serving.prefix_cache import PrefixCache
 from windtunnel.serving.queues import Queue
 from windtunnel.serving.record import Record
 from windtunnel.serving.replica import NEVER, Done, Load
-from windtunnel.serving.request import Request, Stage
+from windtunnel.serving.request import WAITING, Request
 from windtunnel.serving.sharing import exact, whole
 from windtunnel.serving.spec import EngineSpec
 from windtunnel.serving.step_time import StepTimes
@@ -40,10 +40,11 @@ class Slot:
     ``began``: when that one started; ``asleep``: nothing can be done before something happens, or before ``wake``;
     ``wakes``: how often in a row it woke for nothing."""
 
-    __slots__ = ("asleep", "began", "blocked", "flight", "lanes", "ready", "turns", "wake", "wakes")
+    __slots__ = ("asleep", "began", "blocked", "flight", "lanes", "pairs", "ready", "turns", "wake", "wakes")
 
     def __init__(self, turns: list[Turn], lanes: list[Lane]) -> None:
         self.turns, self.lanes = turns, lanes
+        self.pairs = list(zip(turns, lanes, strict=True))
         self.ready, self.began, self.wake, self.wakes = 0, -1, NEVER, 0
         self.flight: Flight | None = None
         self.asleep = False
@@ -95,19 +96,20 @@ class PythonEngine(Places):
             time, kind, slot = self._next()
             if time > until or (time == until and kind != END) or time >= NEVER:
                 break
-            self._pass(time)
-            if kind == ARRIVAL:
-                self._ingest(time)
-            elif kind == END:
+            if time > self.clock:
+                self._pass(time)
+            if kind == END:
                 self._land(slot)
-            else:
+            elif kind == DECISION:
                 self._decide(slot, time)
+            else:
+                self._ingest(time)
         if until < NEVER:
             self._pass(until)
 
     def bound(self) -> int:
         time, kind, _ = self._next()
-        return time if kind == END or time >= NEVER else time + 1
+        return min(time if kind == END else time + 1, NEVER)
 
     def take_done(self) -> Sequence[Done]:
         found, self.done = self.done, []
@@ -149,8 +151,22 @@ class PythonEngine(Places):
             f"requests were left unfinished",
         )
 
+    def settle(self) -> None:
+        """Count what has ended by now of a stretch under way, as if its iterations had been advanced one by one."""
+        flight, now = self.slots[0].flight, self.clock
+        if flight is None or flight.steps < 2:
+            return
+        steps = flight.steps_until(now + 1) - 1
+        if steps:
+            self._shorten(self.lanes[0], flight, steps)
+            waited, kept = self.waited, self.tally.kv_integral
+            self.clock = flight.end
+            self.advance(now)
+            self.waited, self.tally.kv_integral = waited, kept
+
     def stop(self, time: int) -> list[int]:
         self._pass(time)
+        self.settle()
         lost = [number for _, number, _ in self.arrivals] + self.held()
         if self.flying:
             self.tally.busy += time - self.busy_since
@@ -167,6 +183,12 @@ class PythonEngine(Places):
     # What happens next, and that time passes until then.
 
     def _next(self) -> tuple[int, int, Slot]:
+        if len(self.slots) == 1:
+            slot = self.slots[0]
+            if slot.flight is not None:
+                return slot.flight.end, END, slot
+            if not slot.asleep and slot.busy:
+                return self.clock if self.clock >= self.pipe_free else self.pipe_free, DECISION, slot
         best, kind, which, idle = NEVER, DECISION, self.slots[0], False
         for slot in self.slots:
             flight = slot.flight
@@ -190,8 +212,8 @@ class PythonEngine(Places):
     def _pass(self, time: int) -> None:
         gone = time - self.clock
         if gone > 0:
-            self.queue_integral += self.in_system * (gone / PS)
-            self.tally.kv_integral += self._used() * (gone / PS)
+            self.waited += self.in_system * gone
+            self.tally.kv_integral += self._used() * gone
             self.clock = time
 
     def _used(self) -> int:
@@ -217,7 +239,7 @@ class PythonEngine(Places):
                 self.turn_away(request, Status.QUEUE_FULL, now)
             else:
                 self.in_system += 1
-                self.queue_integral += (now - came) / PS
+                self.waited += now - came
                 self.owed += request.left + request.output_tokens - request.generated
                 request.lane = lane
                 lane.pending.append(request)
@@ -234,7 +256,8 @@ class PythonEngine(Places):
     # Decisions.
 
     def _decide(self, slot: Slot, now: int) -> None:
-        self._ingest(now)
+        if self.caches or (self.arrivals and self.arrivals[0][0] <= now):
+            self._ingest(now)
         slot.asleep, slot.wake = False, NEVER
         # With asynchronous scheduling an iteration is made up while the one before it runs.
         late = self.spec.delayed and slot.began >= 0 and slot.ready == now
@@ -247,8 +270,8 @@ class PythonEngine(Places):
             return
         slot.wakes = 0
         slot.blocked = ""
-        for turn, lane in zip(slot.turns, slot.lanes, strict=True):
-            if len(lane.queue):
+        for turn in slot.turns:
+            if turn.waits:
                 slot.blocked = turn.blocked
                 break
         lane = slot.lanes[0]
@@ -272,15 +295,14 @@ class PythonEngine(Places):
     def _ask(self, slot: Slot, now: int, visible: int) -> bool:
         """Let the scheduler decide what runs, knowing what has come by ``visible``. Whether anything does."""
         runs = False
-        for turn, lane in zip(slot.turns, slot.lanes, strict=True):
+        for turn, lane in slot.pairs:
             while lane.pending and lane.pending[0].arrival <= visible:
                 request = lane.pending.popleft()
-                request.stage = Stage.WAITING
+                request.stage = WAITING
                 lane.queue.push(request)
             while lane.landed and lane.landed[0].time <= visible:
                 self.fetched(lane.landed.popleft().fetch)
-            turn.begin(now)
-            turn.ask(self.scheduler)
+            turn.ask(self.scheduler, now)
             lane.work = lane.compose()
             runs = runs or lane.work is not None
         return runs
@@ -307,32 +329,36 @@ class PythonEngine(Places):
 
     def _stretch(self, lane: Lane, turn: Turn, now: int) -> Flight:
         """Iterations that only decode, until something changes."""
-        device, added, floor = self.times.flat(lane.n)
+        n, times = lane.n, self.times
+        device, added, floor = times.flat(n)
         slope, most = 0, NEVER
-        for view, climb in enumerate(lane.climbs):
-            at, growth, left = self.times.line(lane.n, lane.contexts, view)
+        for view in lane.views:
+            at, growth, left = times.line(n, lane.contexts, view)
+            climb = lane.climbs[view]
             device += at
             slope += growth * climb
             if climb > 0:
                 most = min(most, (left - 1) // climb + 1)
         flight = Flight(now, added + lane.swap_ps, device, slope, floor)
         stable = turn.stable_until
-        if stable is None or self._one_by_one or lane.swap_ps or lane.landed:
+        if stable is None or self._one_by_one or lane.swap_ps or lane.landed or self._restless(lane, turn):
             return flight
-        if self.caches and turn.blocked == "budget":
-            return flight  # one that fetches has got its turn and no tokens: the next has them all to itself
         pool = self.pools[lane.rank]
         free = pool.available
-        if self._loose and len(lane.queue):
-            # Evictions may let somebody in who needs less when less of his prompt is found.
-            if turn.preempted:
+        if self.caches and len(lane.queue):
+            # Next time, one that fetches may have left the whole budget to the head, or one that has lost its place
+            # may find more of its own.
+            if turn.blocked == "budget" or turn.preempted:
                 return flight
-            free = pool.free
+            # What is evicted may let somebody in who needs less when less of its prompt is found.
+            if self._loose:
+                free = pool.free
         most = min(most, lane.next_end(), lane.bend())
         if not isinstance(stable, str):
             most = min(most, _iterations(stable))
         most = max(lane.steps_within(free, most), 1)
-        flight.cut(most)
+        if most > 1:
+            flight.cut(most)
         flight.open = stable != "completion"
         stop = self.deadline(lane)
         if isinstance(stable, float):
@@ -349,6 +375,12 @@ class PythonEngine(Places):
         if steps < most:
             flight.cut(steps)
         return flight
+
+    def _restless(self, lane: Lane, turn: Turn) -> bool:
+        """Whether decoding itself may change who waits first, and that matters: fair shares move with every token."""
+        if self.spec.rules.order != "fair" or not len(lane.queue):
+            return False
+        return turn.blocked == "kv_cache" or self.spec.timeout_ps < NEVER
 
     def _shorten(self, lane: Lane, flight: Flight, steps: int) -> None:
         """An arrival ends a stretch early: the cache that its later steps would have taken is free."""
@@ -369,7 +401,7 @@ class PythonEngine(Places):
         if not self.flying:
             tally.busy += now - self.busy_since
         if slot.blocked:
-            tally.blocked[BLOCKED.index(slot.blocked)] += lasted
+            tally.blocked[BLOCKED.index(slot.blocked if slot.blocked in BLOCKED else "policy")] += lasted
         for lane in slot.lanes:
             work = lane.work
             if work is None:
@@ -393,6 +425,8 @@ class PythonEngine(Places):
             lane.work = None
         for other in self.slots:
             other.asleep = False
+        if not self.in_system:
+            self._sample(now)
 
     def _sample(self, now: int) -> None:
         waiting = sum(lane.queued for lane in self.lanes)

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from windtunnel.serving.queues import Queue
-from windtunnel.serving.request import Request, Stage
+from windtunnel.serving.request import DECODING, Request
 from windtunnel.serving.spec import EngineSpec, pairs_and_keys, seen
 from windtunnel.serving.step_time import Piece, Work
 
@@ -27,17 +27,19 @@ class Lane:
 
     __slots__ = (
         "bends", "buckets", "climbs", "contexts", "decoded_at", "decoding", "draining", "ended", "ends", "fetching",
-        "groups", "k", "landed", "live", "n", "partial", "pending", "pieces", "queue", "rank", "running", "shares",
-        "slot", "spec", "swap_ps", "windows", "work",
+        "groups", "growth", "k", "landed", "live", "n", "partial", "pending", "pieces", "queue", "rank", "running",
+        "shares", "slot", "spec", "swap_ps", "views", "windows", "work",
     )  # fmt: skip
 
     def __init__(self, spec: EngineSpec, slot: int, rank: int, queue: Queue) -> None:
         self.spec, self.slot, self.rank, self.queue = spec, slot, rank, queue
         self.windows = spec.cost.windows
         views = len(spec.units)
+        self.views = tuple(range(views))
         self.k = self.n = self.live = 0
         self.contexts, self.climbs = [0] * views, [0] * views
         self.buckets = [[0] * spec.block for _ in range(views)]
+        self.growth = [(unit, bucket) for unit, bucket in zip(spec.units, self.buckets, strict=True) if unit]
         self.ends: list[tuple[int, int]] = []
         self.bends: list[tuple[int, int, int, int]] = []
         self.running: dict[int, Request] = {}
@@ -80,14 +82,15 @@ class Lane:
         """It decodes from the next step on."""
         spec, tokens = self.spec, request.cached
         request.origin, request.joined = tokens - self.k, now
-        request.stage = Stage.DECODING
+        request.stage = DECODING
         self.n += 1
         self.live += 1
         self.running[request.number] = request
         self.shares[request.client] = self.shares.get(request.client, 0) + 1
         heapq.heappush(self.ends, (self.k + request.output_tokens - request.generated, request.number))
         bucket = -request.origin % spec.block
-        for view, window in enumerate(self.windows):
+        for view in self.views:
+            window = self.windows[view]
             self.contexts[view] += seen(tokens + 1, window)
             stop = spec.stops[view]
             if tokens < stop:
@@ -105,8 +108,8 @@ class Lane:
     def stepped(self, steps: int) -> None:
         """All decodes have grown by ``steps``, which took none of them past a bend."""
         self.k += steps
-        for view, climb in enumerate(self.climbs):
-            self.contexts[view] += steps * climb
+        for view in self.views:
+            self.contexts[view] += steps * self.climbs[view]
         while self.bends and self.bends[0][0] <= self.k:
             at, view, number, epoch = heapq.heappop(self.bends)
             request = self.running.get(number)
@@ -130,7 +133,8 @@ class Lane:
         request.epoch += 1
         self.n -= 1
         bucket = -request.origin % spec.block
-        for view, window in enumerate(self.windows):
+        for view in self.views:
+            window = self.windows[view]
             self.contexts[view] -= seen(tokens + 1, window)
             if tokens < spec.stops[view]:
                 if not request.reserved:
@@ -151,23 +155,25 @@ class Lane:
         """Units of cache that the next ``steps`` decode steps take."""
         block, total = self.spec.block, 0
         first = self.k % block
+        if steps == 1:
+            for unit, bucket in self.growth:
+                total += unit * bucket[first]
+            return total
         whole, rest = divmod(steps, block)
         last = first + rest
-        for unit, bucket in zip(self.spec.units, self.buckets, strict=True):
-            if unit:
-                count = bucket[first] if rest == 1 else sum(bucket[first:last])
-                if last > block:
-                    count += sum(bucket[: last - block])
-                if whole:
-                    count += whole * sum(bucket)
-                total += unit * count
+        for unit, bucket in self.growth:
+            count = sum(bucket[first:last])
+            if last > block:
+                count += sum(bucket[: last - block])
+            if whole:
+                count += whole * sum(bucket)
+            total += unit * count
         return total
 
     def steps_within(self, free: int, most: int) -> int:
         """How many of ``most`` decode steps ``free`` units of cache allow."""
-        block, units = self.spec.block, self.spec.units
-        cycle = 0
-        for unit, bucket in zip(units, self.buckets, strict=True):
+        block, cycle = self.spec.block, 0
+        for unit, bucket in self.growth:
             cycle += unit * sum(bucket)
         if cycle * (most // block + 1) <= free:
             return most
@@ -175,7 +181,7 @@ class Lane:
         free -= steps // block * cycle
         while steps < most:
             at = (self.k + steps) % block
-            for unit, bucket in zip(units, self.buckets, strict=True):
+            for unit, bucket in self.growth:
                 free -= unit * bucket[at]
             if free < 0:
                 break
@@ -212,8 +218,9 @@ class Lane:
             work.prompt += tokens
             work.prompts += 1
             work.finished += tokens == request.left
-            for total, window in zip(totals, windows, strict=True):
-                pairs, keys = pairs_and_keys(tokens, request.prefilled, window)
+            for view in self.views:
+                pairs, keys = pairs_and_keys(tokens, request.prefilled, windows[view])
+                total = totals[view]
                 total[0] += pairs
                 total[1] += keys
         work.pieces = [Piece(*total) for total in totals]

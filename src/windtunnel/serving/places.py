@@ -7,11 +7,12 @@ import heapq
 from windtunnel.serving import sharing
 from windtunnel.serving.admission import Admission
 from windtunnel.serving.flight import Flight
+from windtunnel.serving.histogram import bin_of
 from windtunnel.serving.lane import Lane
 from windtunnel.serving.outcome import PS, Status
 from windtunnel.serving.pool import Pool
 from windtunnel.serving.replica import Done
-from windtunnel.serving.request import Request, Stage
+from windtunnel.serving.request import GONE, WAITING, Request
 
 
 class Places(Admission):
@@ -49,9 +50,9 @@ class Places(Admission):
         """Times between tokens: of the first step by when each got its last one, then a step each."""
         added, device, floor = flight.added, flight.device, flight.floor
         first = flight.start + added + (device if device > floor else floor)
-        tokens = self.tally.tokens
+        tokens, gaps = self.tally.tokens, self.tally.gaps
         for time, count in lane.groups:
-            tokens(first - time, 0, 1, count)
+            gaps[bin_of(first - time)] += count
         if flight.steps > 1:
             low = flight.floored(flight.steps)
             if low > 1:
@@ -98,7 +99,7 @@ class Places(Admission):
     def _finish(self, request: Request, now: int) -> None:
         """It has all its tokens."""
         number = request.number
-        request.stage = Stage.GONE
+        request.stage = GONE
         self.record.finish[number] = now
         self.record.status[number] = Status.COMPLETED
         self.done.append(Done(now, number, Status.COMPLETED))
@@ -175,7 +176,7 @@ class Places(Admission):
                 request.ready, request.prefilled = False, 0
                 self.owed += request.wanted
         self.record.preempted[request.number] += 1
-        request.stage = Stage.WAITING
+        request.stage = WAITING
         lane.queue.push_back(request)
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from windtunnel.errors import ScenarioError
 from windtunnel.serving.outcome import PS
-from windtunnel.serving.request import Request, Stage
+from windtunnel.serving.request import PREFILLING, WAITING, Request
 from windtunnel.serving.rules import Rules
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ class Turn:
     """One decision: the state of a batch before an iteration, and the calls that fill the iteration. It is good only
     until ``schedule`` returns.
 
-    ``pieces``: the prompt tokens given so far, as (request, tokens), ``given`` of them in all; ``decoding``: whether
-    the iteration decodes. ``preempted``: requests that lost their places in this decision. ``blocked``: why the head
-    of the queue waits ("kv_cache", "max_batch", "budget", "gate", "policy"), for the report.
+    ``now``: the clock in picoseconds. ``max_tokens``, ``max_batch``: the engine's token budget of an iteration, and its
+    places. ``decodes``: sequences that could decode, ``decoding``: whether they do in this iteration; ``given``: prompt
+    tokens given so far. ``preempted``: requests that lost their places in this decision. ``blocked``: why the head of
+    the queue waits ("kv_cache", "max_batch", "budget", "gate", "policy"), for the report.
 
     ``stable_until``: None, "event" (the same again until an arrival, an end or a full cache), "completion" (arrivals
     change nothing either), a number of seconds on the clock, or a whole number of iterations. It counts only where no
@@ -40,12 +41,13 @@ class Turn:
     """
 
     __slots__ = (
-        "_engine", "_free", "_lane", "_number", "_open", "blocked", "given", "now", "preempted", "stable_until",
-        "wake_at",
+        "_engine", "_free", "_lane", "_number", "_open", "_pool", "blocked", "decodes", "decoding", "given", "max_batch",
+        "max_tokens", "now", "preempted", "stable_until", "wake_at",
     )  # fmt: skip
 
     def __init__(self, engine: PythonEngine, lane: Lane) -> None:
-        self._engine, self._lane = engine, lane
+        self._engine, self._lane, self._pool = engine, lane, engine.pools[lane.rank]
+        self.max_tokens, self.max_batch = engine.spec.budget, engine.spec.most_sequences
         self._number = 0
         self._open = False
         self.begin(0)
@@ -55,17 +57,19 @@ class Turn:
         lane = self._lane
         if lane.pieces:
             lane.pieces = []
-        lane.decoding, lane.swap_ps = False, 0
-        self.now = now
-        self._free = self._engine.pools[lane.rank].available
+        self.decoding = lane.decoding = False
+        lane.swap_ps = 0
+        self.now, self.decodes = now, lane.n
+        self._free = self._pool.available
         self._number += 1
         self.blocked = ""
         self.preempted = self.given = 0
         self.stable_until: str | float | int | None = None
         self.wake_at: float | None = None
 
-    def ask(self, scheduler: Scheduler) -> None:
+    def ask(self, scheduler: Scheduler, now: int) -> None:
         """Let a scheduler decide."""
+        self.begin(now)
         self._open = True
         scheduler.schedule(self)
         self._open = False
@@ -74,16 +78,6 @@ class Turn:
     def now_s(self) -> float:
         """The clock, in seconds."""
         return self.now / PS
-
-    @property
-    def decodes(self) -> int:
-        """Sequences that could decode."""
-        return self._lane.n
-
-    @property
-    def decoding(self) -> bool:
-        """Whether they do in this iteration."""
-        return self._lane.decoding
 
     @property
     def pieces(self) -> tuple[tuple[Request, int], ...]:
@@ -116,20 +110,9 @@ class Turn:
         return self._engine.head(self._lane, self.now)
 
     @property
-    def max_tokens(self) -> int:
-        """The engine's token budget of an iteration."""
-        return self._engine.spec.budget
-
-    @property
     def tokens_left(self) -> int:
-        """What of it is left: one token for each sequence that decodes, and the prompts', are gone."""
-        lane = self._lane
-        return self._engine.spec.budget - self.given - (lane.n if lane.decoding else 0)
-
-    @property
-    def max_batch(self) -> int:
-        """The engine's places."""
-        return self._engine.spec.most_sequences
+        """What is left of ``max_tokens``: less what decodes, and the prompts' tokens given so far."""
+        return self.max_tokens - self.given - (self.decodes if self.decoding else 0)
 
     @property
     def free_cache(self) -> float:
@@ -155,10 +138,13 @@ class Turn:
         lane = self._lane
         if lane.decoding or lane.pieces or not self._open:
             raise ScenarioError(f"scheduler: decode() {self._misplaced()}")
-        need, self.preempted = self._engine.make_room(lane, self.now)
-        self._free = self._engine.pools[lane.rank].available - need
-        lane.decoding = lane.n > 0
-        return lane.decoding
+        need = lane.need()
+        if need > self._pool.available:
+            need, self.preempted = self._engine.make_room(lane, self.now)
+        self._free = self._pool.available - need
+        self.decodes = lane.n
+        self.decoding = lane.decoding = lane.n > 0
+        return self.decoding
 
     def prefill(self, request: Request, tokens: int | None = None) -> bool:
         """Compute ``tokens`` (all by default, and at most what is left) of a request's prompt, giving it a place first
@@ -176,14 +162,15 @@ class Turn:
         if getattr(request, "lane", None) is not lane or not self._open or request.turn == self._number:
             raise ScenarioError(self._refusal(request))
         stage = request.stage
-        if stage is Stage.WAITING:
+        if stage is WAITING:
             taken, self.blocked = self._engine.admit(lane, request, self._free, self.now)
             if taken < 0:
                 return False
             self._free -= taken
+            self.decodes = lane.n
             if not (lane.partial and lane.partial[-1] is request):  # it decodes, or its blocks are on their way
                 return True
-        elif stage is not Stage.PREFILLING:
+        elif stage is not PREFILLING:
             raise ScenarioError(self._refusal(request))
         left = request.left
         amount = left if tokens is None or tokens > left else tokens
@@ -214,7 +201,7 @@ class Turn:
     def _misplaced(self) -> str:
         if not self._open:
             return "outside schedule(); a turn ends with it"
-        return "twice in one iteration" if self._lane.decoding else "after prefill(); it must come first"
+        return "twice in one iteration" if self.decoding else "after prefill(); it must come first"
 
 
 def _count(value: object, what: str, unit: str) -> int:

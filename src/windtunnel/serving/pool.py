@@ -28,7 +28,8 @@ class Pool:
     @property
     def used(self) -> int:
         """Units that requests hold."""
-        return self.capacity - self.available
+        used = self.capacity - self.free
+        return used if self.cache is None else used - self.cache.unpinned * self.unit
 
     def take(self, units: int) -> None:
         """Some of what is available, old blocks of the prefix cache making room if need be."""

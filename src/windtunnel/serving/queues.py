@@ -38,18 +38,21 @@ class Queue(Protocol):
 class Fifo:
     """First come, first served; those that lost their place first, the last one of them at the head."""
 
-    __slots__ = ("_gone", "_returned", "_waiting")
+    __slots__ = ("_gone", "_length", "_returned", "_waiting")
 
     def __init__(self) -> None:
         self._returned: list[Request] = []
         self._waiting: deque[Request] = deque()
         self._gone: set[int] = set()  # of those that wait, taken out of the middle: never at the head
+        self._length = 0
 
     def push(self, request: Request) -> None:
         self._waiting.append(request)
+        self._length += 1
 
     def push_back(self, request: Request) -> None:
         self._returned.append(request)
+        self._length += 1
 
     def head(self) -> Request | None:
         if self._returned:
@@ -58,6 +61,7 @@ class Fifo:
 
     def remove(self, request: Request) -> None:
         waiting, gone = self._waiting, self._gone
+        self._length -= 1
         if self._returned and self._returned[-1] is request:
             self._returned.pop()
         elif waiting and waiting[0] is request:
@@ -73,7 +77,7 @@ class Fifo:
         """Nobody keeps count."""
 
     def __len__(self) -> int:
-        return len(self._returned) + len(self._waiting) - len(self._gone)
+        return self._length
 
     def __iter__(self) -> Iterator[Request]:
         yield from reversed(self._returned)

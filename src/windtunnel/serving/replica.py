@@ -57,6 +57,10 @@ class Replica(Protocol):
     def prefix_tokens(self, request: int) -> int:
         """Tokens of the request's prompt that lie in this replica's prefix cache now (0 without one)."""
 
+    def settle(self) -> None:
+        """Count what has ended by now of iterations that are advanced together: before it is stopped, or looked at
+        for the last time."""
+
     def stop(self, time: int) -> list[int]:
         """It fails: everything it holds is lost and its cache is empty. Returns the requests it held, in order of
         arrival. It takes part again as soon as something is submitted."""

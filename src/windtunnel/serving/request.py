@@ -17,6 +17,9 @@ class Stage(IntEnum):
     GONE = 5
 
 
+WAITING, FETCHING, PREFILLING, DECODING, GONE = list(Stage)[1:]
+
+
 class Request:
     """What an engine keeps of one request. Times in picoseconds, sizes in tokens.
 

@@ -141,7 +141,9 @@ def _cost(
     elif not rules.cut:
         prompts = max(prompts, longest)
     context = places * (longest + 1)
-    if not rules.padded:
+    if rules.padded:  # those that have ended grow on until the last of their batch has
+        context += places * (int(np.max(workload.output_tokens)) if len(workload) else 0)
+    else:
         units, _ = cache_units(memory.layers.blocks, plan, (0, *network.views))
         if units[0]:
             pool = plan.kv_blocks * sum(units) if plan.kv_blocks is not None else max(memory.kv_budget, 0.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from windtunnel.serving.rules import Rules
 from windtunnel.serving.step_cost import StepCost
 
-NO_LIMIT = 1 << 60
+NO_LIMIT = (1 << 62) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +50,17 @@ class EngineSpec:
     prefix_tokens: int = 0
     prefix_units: int = 0
     least_used: bool = False
+    views: tuple[tuple[int, int], ...] = field(init=False, repr=False)
+    """(units, stop) of each view."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", tuple(zip(self.units, self.stops, strict=True)))
 
     def held(self, tokens: int) -> int:
         """Units of a sequence of ``tokens``."""
-        total = self.state_units
-        for unit, stop in zip(self.units, self.stops, strict=True):
-            total += unit * -(-min(tokens, stop) // self.block)
+        total, block = self.state_units, self.block
+        for unit, stop in self.views:
+            total += unit * -(-(tokens if tokens < stop else stop) // block)
         return total
 
     def too_long(self, input_tokens: int, output_tokens: int) -> bool:

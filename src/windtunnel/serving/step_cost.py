@@ -251,9 +251,7 @@ def _inside(
         decode_context=1.0,
     )
     one = Batch(1.0, 0.0, decode_sequences=1.0, decode_context=1.0)
-    probes = [
-        _Prober(network, plan, engine.model_copy(update={"mixed_attention": m}), price) for m in (1.0, 2.0)
-    ]
+    probes = [_Prober(network, plan, engine.model_copy(update={"mixed_attention": m}), price) for m in (1.0, 2.0)]
     low, high = (p.stages(both, shape) for p in probes)
     alone, without = probes[0].stages(one, (1, 1, 1)), probes[0].stages(probes[0].batch(1.0, 0.0, 1.0), (1, 1, 1))
     return np.ascontiguousarray(((high - low) - (alone - without))[:, None] * PS)

@@ -46,7 +46,7 @@ class StepTimes:
         self.groups, self.views = len(cost.copies), len(cost.windows)
         # Memory views hand out plain Python numbers, twice as fast as arrays.
         self._base, self._head, self._decode, self._prompt, self._apart, self._waves, self._sends, self._schedule = (
-            memoryview(np.ascontiguousarray(a).reshape(-1))
+            np.ascontiguousarray(a).reshape(-1).data
             for a in (cost.base, cost.head, cost.decode, cost.prompt, cost.apart, cost.waves, cost.sends, cost.schedule)
         )
         self._shapes = cost.base.shape, cost.decode.shape, cost.prompt.shape, cost.waves.shape[2]
@@ -88,9 +88,8 @@ class StepTimes:
         in an engine without pipeline stages."""
         _, _, rows, points, _ = self._shapes[1]
         context = contexts[view]
-        i = CONTEXT.index(context)
-        at = 2 * ((view * rows + SEQUENCES.index(decodes)) * points + i)
-        low, high = _ends(CONTEXT, i)
+        i, low, high = _cell(CONTEXT, context)
+        at = 2 * ((view * rows + _cell(SEQUENCES, decodes)[0]) * points + i)
         growth = self._decode[at + 1]
         return self._decode[at] + growth * (context - low), growth, high - context
 
@@ -110,8 +109,7 @@ class StepTimes:
         start = group * rows * columns
         if columns == 1:
             return self._interpolated(self._base, TOKENS, tokens, start)
-        column = STATES.index(states)
-        low, high = _ends(STATES, column)
+        column, low, high = _cell(STATES, states)
         a = self._interpolated(self._base, TOKENS, tokens, start + column, columns)
         b = self._interpolated(self._base, TOKENS, tokens, start + column + 1, columns)
         return a + (b - a) * (states - low) // (high - low)
@@ -120,35 +118,36 @@ class StepTimes:
     def _interpolated(table: memoryview, axis: Axis, value: int, start: int = 0, stride: int = 1) -> int:
         if value < 1 << axis.dense:
             return int(table[start + value * stride])
-        i = axis.index(value)
-        low, high = _ends(axis, i)
+        i, low, high = _cell(axis, value)
         a, b = int(table[start + i * stride]), int(table[start + (i + 1) * stride])
         return a + (b - a) * (value - low) // (high - low)
 
     def _decodes(self, group: int, work: Work) -> int:
         _, views, rows, points, _ = self._shapes[1]
         table = self._decode
-        row = group * views * rows + SEQUENCES.index(work.decodes)
+        row = group * views * rows + _cell(SEQUENCES, work.decodes)[0]
         total = 0
         for context in work.contexts:
-            i = CONTEXT.index(context)
+            i, low, _ = _cell(CONTEXT, context)
             at = 2 * (row * points + i)
-            total += table[at] + table[at + 1] * (context - _ends(CONTEXT, i)[0])
+            total += table[at] + table[at + 1] * (context - low)
             row += rows
         return int(total)
 
     def _prompts(self, table: memoryview, group: int, work: Work) -> int:
         _, views, rows, columns, depth = self._shapes[2]
-        tokens, i = work.prompt, PROMPT.index(work.prompt)
-        low, high = _ends(PROMPT, i)
+        tokens = work.prompt
+        i, low, high = _cell(PROMPT, tokens)
         part = (tokens - low) / (high - low)
         total = 0.0
         assert work.pieces is not None
         row = group * views
         for pairs, read in work.pieces:
             keys = pairs / tokens
-            column = min(KEYS.index(int(keys)), columns - 2)
-            left, right = _ends(KEYS, column)
+            column, left, right = _cell(KEYS, int(keys))
+            if column > columns - 2:
+                column = columns - 2
+                left, right = _ends(KEYS, column)
             across = (keys - left) / (right - left)
             third = read / work.prompts / (2.0 * keys) if self._eager else read / (keys + (tokens - 1) / 2.0)
             deep, beyond = self._between(third)
@@ -169,10 +168,10 @@ class StepTimes:
 
     def _wave(self, row: int, tokens: int) -> float:
         table, start = self._waves, row * self._shapes[3]
-        i = TOKENS.index(tokens)
-        low, high = _ends(TOKENS, i)
+        i, low, high = _cell(TOKENS, tokens)
         a: float = table[start + i]
-        return a + (tokens - low) / (high - low) * (table[start + i + 1] - a)
+        b: float = table[start + i + 1]
+        return a + (tokens - low) / (high - low) * (b - a)
 
     @staticmethod
     def _corner(table: memoryview, at: int, depth: int, across: float, beyond: float) -> float:
@@ -180,6 +179,18 @@ class StepTimes:
         near: float = a + beyond * (table[at + 1] - a)
         far: float = b + beyond * (table[at + depth + 1] - b)
         return near + across * (far - near)
+
+
+def _cell(axis: Axis, value: int) -> tuple[int, int, int]:
+    """(the last point of an axis that is not above ``value``, what it stands for, and what the next one does)."""
+    dense = 1 << axis.dense
+    if value < dense:
+        return value, value, value + 1
+    mantissa = axis.mantissa
+    shift = value.bit_length() - 1 - mantissa
+    leading = value >> shift
+    low = leading << shift
+    return dense + ((shift - axis.dense + mantissa - 1) << mantissa) + leading, low, low + (1 << shift)
 
 
 def _ends(axis: Axis, i: int) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from windtunnel.serving.histogram import BINS, add_run, bin_of
 from windtunnel.serving.knots import Axis
 from windtunnel.serving.step_time import Work
@@ -16,10 +18,10 @@ BLOCKED = ("kv_cache", "max_batch", "budget", "gate", "policy")
 """Why the head of a queue waits."""
 
 SAMPLES = 1024
-"""Samples over time; when they are full every second one is dropped and the time between them doubled."""
+"""Samples over time; when they are full windows of time become twice as long."""
 
 FIRST_GAP = 10**9
-"""Picoseconds between the first samples."""
+"""Picoseconds of the first windows of samples."""
 
 
 class Tally:
@@ -41,7 +43,7 @@ class Tally:
         self.blocked = [0] * len(BLOCKED)
         self.busy = self.iterations = self.batch_sum = self.batch_max = self.events = 0
         self.kv_peak = self.looked_up = self.found = 0
-        self.kv_integral = 0.0
+        self.kv_integral = 0
         self.samples: list[tuple[int, int, int, int, int, int]] = []
         self.gap, self.next_sample = FIRST_GAP, 0
         self.log: list[tuple[int, ...]] = []
@@ -59,10 +61,10 @@ class Tally:
         if decodes:
             cell[4] += steps * decodes
             pairs_of_steps = steps * (steps - 1) // 2
-            at = COLUMNS
-            for context, g in zip(work.contexts, growth, strict=True):
-                cell[at] += steps * context + g * pairs_of_steps
-                at += 3
+            view, at = 0, COLUMNS
+            for context in work.contexts:
+                cell[at] += steps * context + growth[view] * pairs_of_steps
+                view, at = view + 1, at + 3
         cell[5] += steps * (decodes + work.finished)
         if work.prompt:
             cell[2] += work.prompt
@@ -86,11 +88,14 @@ class Tally:
             add_run(self.gaps, gap, growth, steps, sequences)
 
     def sample(self, now: int, waiting: int, running: int, used: int, tokens: int, done: int) -> None:
-        """The state at a decision, kept if the last one kept is long enough ago."""
-        if now < self.next_sample:
-            return
-        self.samples.append((now, waiting, running, used, tokens, done))
-        if len(self.samples) >= SAMPLES:
-            self.samples = self.samples[::2]
+        """The state now, the last one kept of each window of time."""
+        kept, state = self.samples, (now, waiting, running, used, tokens, done)
+        if kept and kept[-1][0] // self.gap == now // self.gap:
+            kept[-1] = state
+        else:
+            kept.append(state)
+        while len(self.samples) >= SAMPLES:
             self.gap *= 2
-        self.next_sample = now + self.gap
+            gap, kept = self.gap, self.samples
+            self.samples = [a for a, b in pairwise(kept) if a[0] // gap != b[0] // gap] + kept[-1:]
+        self.next_sample = (now // self.gap + 1) * self.gap

@@ -72,12 +72,12 @@ def test_no_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = build.build()
     assert built.path is None
     assert "no C compiler" in built.reason
-    library.load.cache_clear()
+    library._opened.cache_clear()
     try:
         with pytest.raises(ScenarioError, match="no C compiler"):
             library.load()
     finally:
-        library.load.cache_clear()
+        library._opened.cache_clear()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for a compiler")

@@ -40,7 +40,7 @@ static inline void ingest_one(struct engine *e, struct arrival came, int64_t now
         turn_away(e, (int32_t)came.number, QUEUE_FULL, now);
     } else {
         e->state.in_system++;
-        e->state.queue_integral += ratio(now - (came.time - e->s.front), PICOSECONDS);
+        add_product(&e->state.queue_integral, now - (came.time - e->s.front), 1);
         e->state.owed += owes(r);
         list_append(e, &lane->pending, (int32_t)came.number);
         e->slots[(lane - e->lanes) / e->s.ranks].asleep = false;

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 from windtunnel.serving import histogram, knots, rules, tally
@@ -27,8 +28,11 @@ from windtunnel.serving.replica import NEVER
 from windtunnel.serving.step_cost import MIX_BITS
 
 HERE = Path(__file__).parent
-FLAGS = ("-O2", "-std=c11", "-shared", "-fPIC", "-ffp-contract=off")
+FLAGS = ("-std=c11", "-shared", "-fPIC", "-ffp-contract=off")
 """Not for this machine only, and without anything that would round otherwise than Python does."""
+
+FAST, QUICK = "-O2", "-O0"
+"""How well it is compiled: for a million requests, or in a sixth of a second for some thousands."""
 
 PROMPT_CELLS = tally.SIZES.index(1 << 40) + 1
 """Cells of iterations with prompts: sizes of up to 2^40 tokens have their own."""
@@ -44,32 +48,52 @@ class Built(NamedTuple):
     reason: str = ""
 
 
-def available(compile: bool = True) -> bool:
-    """Whether the loop is already built or, with ``compile``, can be: it is built then."""
-    return (build() if compile else find()).path is not None
+def available(compile: bool = True, quick: bool = False) -> bool:
+    """Whether the loop is already built or, with ``compile``, can be: it is built then. ``quick``: one that has been
+    built quickly will do."""
+    return (build(quick) if compile else find(quick)).path is not None
 
 
-def find() -> Built:
-    """The loop if it has been built before; runs nothing."""
+def find(quick: bool = True) -> Built:
+    """The loop if it has been built before, the fast one rather than the quick one; runs nothing."""
     if sys.maxsize < 1 << 32:
         return Built(None, "the compiled loop needs a 64-bit Python")
-    for folder in _folders(make=False):
-        for compiler in _compilers():
-            for path in folder.glob(f"loop-{_key(compiler)}-*{_suffix()}"):
-                if _digest(path) == path.stem.rsplit("-", 1)[1] and not _trouble(path):
-                    return Built(path)
+    for level in (FAST, QUICK)[: 1 + quick]:
+        for folder in _folders(make=False):
+            for compiler in _compilers():
+                for path in folder.glob(f"loop-{_key(compiler, level)}-*{_suffix()}"):
+                    if _digest(path) == path.stem.rsplit("-", 1)[1] and not _trouble(path):
+                        return Built(path)
     return Built(None, "it has not been built yet")
 
 
-def build() -> Built:
+_under_way: list[Thread] = []
+"""Where the loop is being built in the background."""
+
+
+def begin(quick: bool) -> None:
+    """Start building the loop, if need be, while there is other work to do; :func:`build` waits for it."""
+    if not _under_way and find(quick).path is None:
+        _under_way.append(Thread(target=_build, args=(quick,), daemon=True))
+        _under_way[0].start()
+
+
+def build(quick: bool = False) -> Built:
     """The loop, built if need be; never raises."""
-    found = find()
+    while _under_way:
+        _under_way[0].join()
+        _under_way.clear()
+    return _build(quick)
+
+
+def _build(quick: bool) -> Built:
+    found = find(quick)
     if found.path is not None or sys.maxsize < 1 << 32:
         return found
     reasons = []
     for folder in _folders(make=True):
         for compiler in _compilers():
-            built = _compile(compiler, folder)
+            built = _compile(compiler, folder, QUICK if quick else FAST)
             if built.path is not None:
                 return built
             reasons.append(built.reason)
@@ -104,28 +128,28 @@ def definitions() -> Mapping[str, int]:
     }
 
 
-def command(compiler: list[str], target: Path) -> list[str]:
+def command(compiler: list[str], target: Path, level: str = FAST) -> list[str]:
     """What compiles the loop."""
     constants = [f"-D{name}=INT64_C({value})" for name, value in definitions().items()]
-    return [*compiler, *FLAGS, *constants, "-o", str(target), str(HERE / "loop.c")]
+    return [*compiler, level, *FLAGS, *constants, "-o", str(target), str(HERE / "loop.c")]
 
 
-def _compile(compiler: list[str], folder: Path) -> Built:
+def _compile(compiler: list[str], folder: Path, level: str) -> Built:
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix="making-", suffix=_suffix(), dir=folder)
         os.close(handle)
         temporary = Path(name)
         ran = subprocess.run(
-            command(compiler, temporary), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=SECONDS, check=False,
+            command(compiler, temporary, level), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=SECONDS, check=False,
         )  # fmt: skip
         if ran.returncode:
             lines = [line for line in ran.stderr.splitlines() if "error" in line] or ran.stderr.splitlines()
             return Built(None, f"{compiler[0]} failed: {lines[0].strip()[:200] if lines else ran.returncode}")
         if trouble := _trouble(temporary):
             return Built(None, f"what {compiler[0]} made cannot be loaded: {trouble[:200]}")
-        path = folder / f"loop-{_key(compiler)}-{_digest(temporary)}{_suffix()}"
+        path = folder / f"loop-{_key(compiler, level)}-{_digest(temporary)}{_suffix()}"
         os.replace(temporary, path)  # other processes see all of it or nothing
         return Built(path)
     except (OSError, subprocess.SubprocessError) as error:
@@ -148,7 +172,7 @@ def _compilers() -> Iterator[list[str]]:
         yield [sys.executable, "-m", "ziglang", "cc"]
 
 
-def _key(compiler: list[str]) -> str:
+def _key(compiler: list[str], level: str) -> str:
     """A name for all that decides what comes out: sources, constants, compiler, machine."""
     # Asking a compiler for its version takes longer than looking at its file, which is another with each version.
     file = Path(compiler[0]).resolve()
@@ -158,7 +182,7 @@ def _key(compiler: list[str]) -> str:
         identity = f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}"
     except OSError:
         identity = str(file)
-    made = hashlib.sha256(f"{command(compiler, Path())} {identity} {platform.machine()} {sys.platform}".encode())
+    made = hashlib.sha256(f"{command(compiler, Path(), level)} {identity} {platform.machine()} {sys.platform}".encode())
     for source in sorted([*HERE.glob("*.c"), *HERE.glob("*.h")]):
         made.update(source.read_bytes())
     return made.hexdigest()[:16]
@@ -193,8 +217,9 @@ def _folders(make: bool) -> Iterator[Path]:
     named = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(named) if os.path.isabs(named) else Path(os.path.expanduser("~"), ".cache")
     user = os.getuid() if hasattr(os, "getuid") else 0
-    for folder in (base / "windtunnel", Path(tempfile.gettempdir(), f"windtunnel-{user}")):
+    for where, name in ((lambda: base, "windtunnel"), (tempfile.gettempdir, f"windtunnel-{user}")):
         try:
+            folder = Path(where(), name)
             if make:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 folder.mkdir(mode=0o700, exist_ok=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_double, c_int, c_int8, c_int32, c_int64, c_uint8, c_void_p
+from ctypes import POINTER, Structure, c_double, c_int, c_int8, c_int32, c_int64, c_uint8, c_uint64, c_void_p
 from functools import cache
+from pathlib import Path
 
 from windtunnel.errors import ScenarioError
-from windtunnel.serving.compiled.build import build
+from windtunnel.serving.compiled.build import build, find
 from windtunnel.serving.tally import BLOCKED
 
 REACHED, PAUSED, FAILED = 0, 1, 2
@@ -20,6 +21,15 @@ FCFS, SORTED, FAIR = 0, 1, 2
 
 def _all(kind: type, names: str) -> list[tuple[str, type]]:
     return [(name, kind) for name in names.split()]
+
+
+class Total(Structure):
+    """``struct total``."""
+
+    _fields_ = [("low", c_uint64), ("high", c_uint64)]
+
+    def __int__(self) -> int:
+        return (int(self.high) << 64) | int(self.low)
 
 
 class Request(Structure):
@@ -66,7 +76,7 @@ class Counts(Structure):
     _fields_ = [
         *_all(c_int64, "busy iterations batch_sum batch_max events kv_peak"),
         ("blocked", c_int64 * len(BLOCKED)),
-        ("kv_integral", c_double),
+        ("kv_integral", Total),
         *_all(c_void_p, "gaps decode_cells prompt_cells"),
         *_all(c_int64, "decode_rows columns sampled logged gap next_sample"),
         *_all(c_void_p, "samples log"),
@@ -78,7 +88,7 @@ class State(Structure):
 
     _fields_ = [
         *_all(c_int64, "clock in_system owed completed produced"),
-        ("queue_integral", c_double),
+        ("queue_integral", Total),
         ("done", c_void_p),
         *_all(c_int64, "done_length done_room"),
         ("tally", Counts),
@@ -91,18 +101,24 @@ class LoadNow(Structure):
     _fields_ = _all(c_int64, "queued running tokens used")
 
 
-@cache
 def load() -> ctypes.CDLL:
-    """The compiled loop's functions, built if need be.
+    """The compiled loop's functions, of the best that has been built; built if need be.
 
     Raises:
         ScenarioError: there is no C compiler, or it fails.
     """
-    built = build()
+    built = find()
+    if built.path is None:
+        built = build()
     if built.path is None:
         raise ScenarioError(f"the compiled event loop cannot be built: {built.reason}; loop=python needs no compiler")
+    return _opened(built.path)
+
+
+@cache
+def _opened(path: Path) -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(str(built.path))
+        library = ctypes.CDLL(str(path))
     except OSError as error:
         raise ScenarioError(f"the compiled event loop cannot be loaded: {error}; loop=python needs none") from None
     engine = c_void_p
@@ -116,6 +132,7 @@ def load() -> ctypes.CDLL:
         ("wt_load", None, engine, POINTER(LoadNow)),
         ("wt_held", c_int64, engine, c_void_p),
         ("wt_pass", None, engine, c_int64),
+        ("wt_settle", None, engine),
         ("wt_stop", None, engine, c_int64),
         ("wt_failure", c_int, engine),
         ("wt_sizes", None, POINTER(c_int64)),

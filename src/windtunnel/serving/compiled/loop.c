@@ -59,9 +59,8 @@ static inline void pass_time(struct engine *e, int64_t time)
     const int64_t elapsed = time - e->state.clock;
     if (elapsed <= 0)
         return;
-    const double seconds = ratio(elapsed, PICOSECONDS);
-    e->state.queue_integral += (double)e->state.in_system * seconds;
-    e->state.tally.kv_integral += (double)used_units(e) * seconds;
+    add_product(&e->state.queue_integral, e->state.in_system, elapsed);
+    add_product(&e->state.tally.kv_integral, used_units(e), elapsed);
     e->state.clock = time;
 }
 
@@ -181,6 +180,8 @@ static inline void land(struct engine *e, struct slot *slot)
     }
     for (struct slot *other = e->slots; other < e->slots + e->s.slots; other++)
         other->asleep = false;
+    if (!e->state.in_system)
+        take_sample(e, now);
 }
 
 /* What Python calls. */
@@ -297,6 +298,24 @@ EXPORT int64_t wt_held(const struct engine *e, int64_t *found)
 
 /* Time passes without anything happening. */
 EXPORT void wt_pass(struct engine *e, int64_t time) { pass_time(e, time); }
+
+/* Count what has ended by now of a stretch under way, as if its iterations had been advanced one by one. */
+EXPORT void wt_settle(struct engine *e)
+{
+    struct slot *slot = e->slots;
+    if (!slot->flying || slot->flight.steps < 2)
+        return;
+    const int64_t now = e->state.clock, steps = steps_until(&slot->flight, now + 1) - 1;
+    if (!steps)
+        return;
+    e->pools[0].free += need(e, e->lanes, slot->flight.steps) - need(e, e->lanes, steps);
+    cut(&slot->flight, steps);
+    const struct total waited = e->state.queue_integral, kept = e->state.tally.kv_integral;
+    e->state.clock = slot->flight.end;
+    wt_advance(e, now, NEVER);
+    e->state.queue_integral = waited;
+    e->state.tally.kv_integral = kept;
+}
 
 /* It fails: everything it holds is lost. */
 EXPORT void wt_stop(struct engine *e, int64_t time)

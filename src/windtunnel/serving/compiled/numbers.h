@@ -22,6 +22,19 @@ static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* Of a positive number. */
 static inline int bit_length(int64_t value) { return 64 - __builtin_clzll((uint64_t)value); }
 
+/* A sum of products of whole numbers, exact. */
+struct total {
+    uint64_t low, high;
+};
+
+static inline void add_product(struct total *total, int64_t a, int64_t b)
+{
+    unsigned __int128 sum = (unsigned __int128)total->high << 64 | total->low;
+    sum += (unsigned __int128)a * (unsigned __int128)b;
+    total->low = (uint64_t)sum;
+    total->high = (uint64_t)(sum >> 64);
+}
+
 /* a / b of whole numbers, a >= 0 and 0 < b < 2^53: the double that is nearest to it. Where a is too large to be a
    double itself, its quotient is taken in whole numbers, with a last bit that stands for all that follows. */
 static inline double ratio(int64_t a, int64_t b)

@@ -14,6 +14,7 @@ from windtunnel.serving.compiled.build import PROMPT_CELLS
 from windtunnel.serving.compiled.library import LoadNow, Prices, Settings, State
 from windtunnel.serving.histogram import BINS
 from windtunnel.serving.knots import Ints
+from windtunnel.serving.outcome import PS
 from windtunnel.serving.record import Record
 from windtunnel.serving.replica import Done, Load
 from windtunnel.serving.spec import EngineSpec
@@ -141,8 +142,13 @@ class CompiledEngine:
     def prefix_tokens(self, request: int) -> int:
         return 0
 
+    def settle(self) -> None:
+        """Count what has ended by now of a stretch under way, as if its iterations had been advanced one by one."""
+        self._library.wt_settle(self._engine)
+
     def stop(self, time: int) -> list[int]:
         self._library.wt_pass(self._engine, time)
+        self.settle()
         self._library.wt_load(self._engine, self._load)
         found = np.empty(self._load.queued + self._load.running, np.int64)
         n = self._library.wt_held(self._engine, found.ctypes.data)
@@ -162,7 +168,7 @@ class CompiledEngine:
             made.cells |= {first + int(i): cells[i].tolist() for i in np.flatnonzero(cells[:, 0])}
         made.gaps = _view(counts.gaps, BINS).tolist()
         for field in ("busy", "iterations", "events", "batch_sum", "batch_max", "kv_peak", "kv_integral"):
-            setattr(made, field, getattr(counts, field))
+            setattr(made, field, int(getattr(counts, field)))
         made.blocked = list(counts.blocked[: len(BLOCKED)])
         made.gap, made.next_sample = counts.gap, counts.next_sample
         samples = _view(counts.samples, 6 * counts.sampled).reshape(-1, 6)
@@ -173,7 +179,7 @@ class CompiledEngine:
     @property
     def queue_integral(self) -> float:
         """Request seconds in the engine."""
-        return float(self._state.queue_integral)
+        return int(self._state.queue_integral) / PS
 
     @property
     def clock(self) -> int:

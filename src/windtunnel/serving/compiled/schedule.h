@@ -73,7 +73,9 @@ static inline enum reason schedule(struct engine *e, struct lane *lane, int64_t 
         make_room(e, lane, &lost);
         lane->decoding = lane->n > 0;
     }
-    if (!lane->pieces_length) {
+    /* Fair shares move with every token: decoding itself may change who waits first. */
+    const bool restless = e->s.order == FAIR && lane->queued && (blocked == BY_CACHE || e->s.timeout < NEVER);
+    if (!lane->pieces_length && !restless) {
         const bool arrivals_matter = !lane->queued || (e->s.order != FCFS && blocked == BY_CACHE);
         *stable = arrivals_matter ? UNTIL_EVENT : UNTIL_COMPLETION;
     }

@@ -62,7 +62,7 @@ struct stretch {
 /* As windtunnel.serving.tally.Tally. */
 struct tally {
     int64_t busy, iterations, batch_sum, batch_max, events, kv_peak, blocked[REASONS];
-    double kv_integral;
+    struct total kv_integral; /* unit picoseconds */
     int64_t *gaps, *decode_cells, *prompt_cells; /* [bins], [decode_rows, columns], [PROMPT_CELLS, columns] */
     int64_t decode_rows, columns, sampled, logged, gap, next_sample;
     struct sample *samples;
@@ -72,8 +72,8 @@ struct tally {
 /* What Python may look at: an engine's first part. */
 struct state {
     int64_t clock, in_system, owed, completed, produced;
-    double queue_integral; /* request seconds */
-    struct done *done;     /* what has left since somebody asked */
+    struct total queue_integral; /* request picoseconds */
+    struct done *done;           /* what has left since somebody asked */
     int64_t done_length, done_room;
     struct tally tally;
 };

@@ -106,23 +106,26 @@ static inline void census(const struct engine *e, int64_t *waiting, int64_t *run
     }
 }
 
-/* The state at a decision. When there are enough samples, every second one is dropped and the gap doubled. */
+/* The state now, the last one kept of each window of time. When there are enough, windows are twice as long. */
 static inline void take_sample(struct engine *e, int64_t now)
 {
     struct tally *tally = &e->state.tally;
-    struct sample *sample = tally->samples + tally->sampled++;
+    if (!tally->sampled || tally->samples[tally->sampled - 1].time / tally->gap != now / tally->gap)
+        tally->sampled++;
+    struct sample *sample = tally->samples + tally->sampled - 1;
     census(e, &sample->waiting, &sample->running);
     sample->time = now;
     sample->used = used_units(e);
     sample->tokens = e->state.produced;
     sample->done = e->state.completed;
-    if (tally->sampled >= SAMPLES) {
-        tally->sampled = (tally->sampled + 1) / 2;
-        for (int64_t i = 1; i < tally->sampled; i++)
-            tally->samples[i] = tally->samples[2 * i];
-        tally->gap *= 2;
+    while (tally->sampled >= SAMPLES) {
+        const int64_t before = tally->sampled, gap = tally->gap *= 2;
+        tally->sampled = 0;
+        for (int64_t i = 0; i < before; i++)
+            if (i + 1 == before || tally->samples[i].time / gap != tally->samples[i + 1].time / gap)
+                tally->samples[tally->sampled++] = tally->samples[i];
     }
-    tally->next_sample = now + tally->gap;
+    tally->next_sample = (now / tally->gap + 1) * tally->gap;
 }
 
 #endif
