@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,9 @@ from windtunnel.serving.spec import NO_LIMIT, EngineSpec
 MS = PS // 1000
 HASH = 32
 """Tokens of a block of the prefix cache: two of the engine's."""
+
+SEEDS = (1, 2, 3, 4, 8, 12, 14, 21, 41, 52, 63, 143)
+"""Crowds that between them need every rule by which a stretch of iterations ends early."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,53 @@ def test_skipping_ahead_changes_nothing(lab: Any, data: st.DataObject) -> None:
     assert Trial(spec, asked, make).run().same_as(skipping)
 
 
+def crowded(lab: Any, seed: int) -> tuple[EngineSpec, list[Asked], Callable[[], PrefixCache]]:
+    """An engine too small for its 60 requests, which go on from each other, with memories below it."""
+    r = random.Random(seed)
+    slots, ranks = r.choice([(1, 1), (1, 1), (1, 1), (1, 1), (2, 1), (1, 2)])
+    windows = r.choice([(0,), (0,), (0, 24), (0, -48)])
+    cost = replace(lab.rugged(windows, groups=slots, seed=r.randint(0, 3)), overlapped=r.random() < 0.3)
+    block, units = r.choice([16, 16, 16, 1, 24]), (2, 1)[: len(windows)]
+    capacity = int((-(-430 // block) * sum(units) + 3) * r.choice([1, 1.5, 3]))
+    rules = r.choice([name for name in RULES if name != "orca"])
+    spec: EngineSpec = lab.spec(
+        cost, rules, slots=slots, ranks=ranks, block=block, units=units, capacity=capacity, prefix_tokens=HASH,
+        prefix_units=int(r.choice([1, 1, 1, 1.6, 0.5]) * sum(units) * HASH / block), state_units=r.choice([0, 3]),
+        budget=r.choice([32, 200, 500]), most_sequences=2 if rules == "static" else r.choice([2, 4, 16]),
+        watermark=r.choice([0, capacity // 50]), reserve_output=r.random() < 0.2, delayed=r.random() < 0.4,
+        swap_units=r.choice([0, 0, capacity]), swap_s=1e-6, front_ps=r.choice([0, MS]),
+    )  # fmt: skip
+    asked: list[Asked] = []
+    now = new = 0
+    for _ in range(60):
+        now += int(r.expovariate(1) * r.choice([1, 20, 20]) * 10 * MS)
+        tokens, output = r.randint(1, 260), r.choice([1, 5, 60, 150])
+        size = tokens + output if r.random() < 0.5 else tokens
+        count = -(-size // HASH)
+        kept = list(r.choice(asked).blocks)[: r.choice([count, count, count // 2, 0])] if asked else []
+        if size != tokens or len(kept) * HASH > tokens:
+            kept = kept[: size // HASH]
+        asked.append(Asked(now, tokens, output, kept + list(range(new, new + count - len(kept)))))
+        new += count - len(kept)
+    rate, tiers = r.choice([(1e3, 0.0), (2e4, 0.003), (1e6, 0.05)]), r.choice([(), (12,), (12, 30), (12, 30)])
+    policy = r.choice([LRU, LFU])
+
+    def make() -> PrefixCache:
+        return PrefixCache(policy, [Tier("host", 64 * blocks, Channel(*rate)) for blocks in tiers], 64)
+
+    return spec, asked, make
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_crowd_is_served_alike_however_time_is_advanced(lab: Any, seed: int) -> None:
+    spec, asked, make = crowded(lab, seed)
+    settle(Trial(spec, asked, make, scheduler=Accountant(spec.rules)).run())
+    skipping, naive = (Trial(spec, asked, make, one_by_one=one).run(look=True) for one in (False, True))
+    assert skipping.same_as(naive)
+    assert skipping.seen == naive.seen
+    assert set(skipping.record.status) == {Status.COMPLETED}
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_prompts_without_blocks_cost_what_they_cost_without_a_cache(lab: Any, data: st.DataObject) -> None:
@@ -288,14 +339,18 @@ def test_a_full_cache_forgets_what_was_used_longest_ago(lab: Any, asked: list[As
     assert trial.found == least_recently_used(asked, 16 * blocks)
 
 
-def test_each_turn_of_a_conversation_finds_the_ones_before(lab: Any) -> None:
+@pytest.mark.parametrize("rules", ["chunked", "static"])
+def test_each_turn_of_a_conversation_finds_the_ones_before(lab: Any, rules: str) -> None:
+    """Of 161 - 1 and 256 - 1 tokens in the cache, the whole blocks; a static batch goes on after its end."""
     asked = [
         Asked(0, 100, 61, [0, 1, 2, 3, 4, 5]),
-        Asked(60 * PS, 161 + 40, 60, [0, 1, 2, 3, 4, 6, 7, 8, 9]),
-        Asked(120 * PS, 261 + 10, 2, [0, 1, 2, 3, 4, 6, 7, 8, 10]),
+        Asked(0, 10, 99),
+        Asked(60 * PS, 161 + 40, 55, [0, 1, 2, 3, 4, 6, 7, 8]),
+        Asked(60 * PS, 10, 99),
+        Asked(120 * PS, 256 + 10, 2, [0, 1, 2, 3, 4, 6, 7, 8, 9]),
     ]
-    trial = Trial(lab.spec(lab.flat(), prefix_tokens=HASH, prefix_units=2), asked).run()
-    assert trial.found == [0, 160, 256]  # of 161 - 1 and 261 - 1 tokens in the cache, the whole blocks
+    trial = Trial(lab.spec(lab.flat(), rules, prefix_tokens=HASH, prefix_units=2), asked).run()
+    assert trial.found == [0, 0, 160, 0, 224]
 
 
 def test_requests_at_one_time_share_from_the_end_of_the_first_prompt_on(lab: Any) -> None:

@@ -70,6 +70,15 @@ def test_vllm_runs_waiting_prompts_first_and_whole(lab: Any) -> None:
     assert steps(run(lab, "vllm", asks, budget=64)) == [(10, 0), (30, 0), (60, 0), (0, 4), (0, 1)]
 
 
+def test_a_long_prompt_may_run_alone_beside_who_comes_with_its_cache(lab: Any) -> None:
+    """A prompt above the budget runs when no other prompt does; what needs no computing is none."""
+    ran = lab.start(lab.spec(lab.flat(STEP), "vllm", budget=16), [lab.Ask(0, 130, 12, progress=130), lab.Ask(0, 20, 1)])
+    ran.record.first[0] = 0
+    ran.submit(0)
+    ran.submit(1)
+    assert in_steps(ran.advance().record.finish) == [12, 1]
+
+
 def test_prefill_first_cuts_prompts_but_decodes_wait(lab: Any) -> None:
     asks = [lab.Ask(0, 10, 3), lab.Ask(STEP // 2, 150, 2)]
     assert steps(run(lab, "prefill-first", asks, budget=64)) == [(10, 0), (64, 0), (64, 0), (22, 0), (0, 2), (0, 1)]

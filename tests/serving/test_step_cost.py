@@ -1,7 +1,7 @@
-"""Price lists against the trees that they stand for: within half a per cent for the batches that schedulers make.
+"""Price lists against the trees that they stand for: within half a per cent, whatever is in the batch.
 
-Prompts whose beginnings come from a prefix cache are priced less well where attention passes from one limit to another
-between two points of a table: within 4 per cent, and 98 of 100 batches within half a per cent.
+Latent attention expands the keys of a prompt's whole context with every piece of it: pieces of a token or two after a
+long context are within 1.2 per cent.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from windtunnel.serving.step_cost import summary
 from windtunnel.serving.step_time import Piece, StepTimes, Work
 
 TOLERANCE = 0.005
+LATENT = 0.012
 MOST_TOKENS, MOST_SEQUENCES, LONGEST = 20_000, 256, 131_072
 
 SERVICES: dict[str, dict[str, Any]] = {
@@ -162,7 +163,7 @@ def test_the_price_is_near_whatever_is_in_the_batch(lab: Any, name: str) -> None
     found = errors(
         service(lab, name), [*(scheduled(rng, found=True) for _ in range(300)), *(anything(rng) for _ in range(300))]
     )
-    assert found.max() <= 0.04
+    assert found.max() <= (LATENT if name.startswith("latent") else TOLERANCE)
     assert np.quantile(found.max(axis=0), 0.98) <= TOLERANCE
     assert found.mean() <= TOLERANCE / 4
 
@@ -199,7 +200,7 @@ def mixes(draw: st.DrawFn) -> Mix:
 @settings(max_examples=120)
 @given(st.sampled_from(sorted(SERVICES)), st.lists(mixes(), min_size=1, max_size=6))
 def test_no_batch_is_found_whose_price_is_far_off(lab: Any, name: str, found: list[Mix]) -> None:
-    check(service(lab, name), found, 0.04)
+    check(service(lab, name), found, LATENT if name.startswith("latent") else TOLERANCE)
     if decodes := [Mix(mix.decodes) for mix in found if mix.decodes]:
         check(service(lab, name), decodes)
 

@@ -354,7 +354,7 @@ class PythonEngine(Places):
             if self._loose:
                 free = pool.free
         most = min(most, lane.next_end(), lane.bend())
-        if not isinstance(stable, str):
+        if stable != "event" and stable != "completion":
             most = min(most, _iterations(stable))
         most = max(lane.steps_within(free, most), 1)
         if most > 1:

@@ -39,8 +39,8 @@ class Axis:
 
 TOKENS = Axis(15, 6)
 """Tokens of an iteration: tiles and waves make steps that only a dense table follows; beyond, they are below 1 %."""
-PROMPT = Axis(8, 7)
-"""Prompt tokens of an iteration, for attention: each wave of its tiles spans many points."""
+PROMPT = Axis(6, 5)
+"""Prompt tokens of an iteration, for attention, the jumps of whose waves are kept apart."""
 SEQUENCES = Axis(10, 6)
 """Sequences that decode."""
 CONTEXT = Axis(3, 3)

@@ -41,8 +41,8 @@ class Turn:
     """
 
     __slots__ = (
-        "_engine", "_free", "_lane", "_number", "_open", "_pool", "blocked", "decodes", "decoding", "given", "max_batch",
-        "max_tokens", "now", "preempted", "stable_until", "wake_at",
+        "_engine", "_free", "_lane", "_number", "_open", "_pool", "blocked", "decodes", "decoding", "given",
+        "max_batch", "max_tokens", "now", "preempted", "stable_until", "wake_at",
     )  # fmt: skip
 
     def __init__(self, engine: PythonEngine, lane: Lane) -> None:
@@ -230,14 +230,17 @@ class RuleScheduler:
             if turn.preempted:
                 turn.blocked = "kv_cache"
                 return
-        if rules.gated and turn.draining:
+        # A padded batch is closed as soon as it has begun.
+        if rules.gated and (turn.draining or (rules.padded and turn.decodes)):
             turn.blocked = "gate"
-        else:
+        elif turn.waits or turn.partial:
             self._take(turn)
         if turn.given:
             return
         if not turn.decoding:
             turn.decode()
+            if turn.preempted:
+                turn.blocked = "kv_cache"
         arrivals_matter = not turn.waits or (rules.order != "fcfs" and turn.blocked == "kv_cache")
         turn.stable_until = "event" if arrivals_matter else "completion"
 
@@ -245,23 +248,21 @@ class RuleScheduler:
         """Prompts into the iteration: those begun, then those that wait, while tokens and room last."""
         rules = self.rules
         most = max(turn.max_tokens - (turn.decodes if turn.decoding else 0), 1) if rules.limited else UNLIMITED
-        begun = False
         for partial in turn.partial:
             left = most - turn.given
             if left > 0 or not rules.cut:
-                begun = turn.prefill(partial, left if rules.cut else None)
+                turn.prefill(partial, left if rules.cut else None)
         while turn.given < most:
             request = turn.head
             if request is None:
                 return
             left = most - turn.given
-            whole = begun and rules.limited and not rules.cut
+            whole = turn.given and rules.limited and not rules.cut
             # What the prefix cache holds need not fit.
             if whole and request.left > left and request.left - turn.found(request) > left:
                 turn.blocked = "budget"
                 return
-            begun = turn.prefill(request, left if rules.cut else None)
-            if not begun:
+            if not turn.prefill(request, left if rules.cut else None):
                 return
         if turn.head is not None:
             turn.blocked = "budget"

@@ -152,10 +152,13 @@ class StepTimes:
             third = read / work.prompts / (2.0 * keys) if self._eager else read / (keys + (tokens - 1) / 2.0)
             deep, beyond = self._between(third)
             at = (row * rows + i) * columns * depth + column * depth + deep
-            value = self._corner(table, at, depth, across, beyond)
+            value = self._corner(table, at, depth, across, beyond) * self._wave(row, low)
             if part > 0.0:
-                value += part * (self._corner(table, at + columns * depth, depth, across, beyond) - value)
-            total += value * self._wave(row, tokens)
+                # Between two points, as far as the waves have come: their jumps lie where they lie.
+                first, last = self._wave(row, low), self._wave(row, high)
+                share = (self._wave(row, tokens) - first) / (last - first) if last > first else part
+                value += share * (self._corner(table, at + columns * depth, depth, across, beyond) * last - value)
+            total += value
             row += 1
         return int(total)
 

@@ -139,10 +139,16 @@ static inline int64_t prompt_time(const struct engine *e, const struct lane *lan
         const double beyond = past > 0.0 ? past : 0.0;
         const int64_t row = group * e->s.views + v;
         const double *at = table + ((row * p->prompt_rows + i) * columns + column) * depth + deep;
-        double value = corner(at, depth, across, beyond);
-        if (part > 0.0)
-            value += part * (corner(at + columns * depth, depth, across, beyond) - value);
-        total += value * wave(p->waves + row * p->wave_points, tokens);
+        const double *waves = p->waves + row * p->wave_points;
+        const double first = wave(waves, point_on(PROMPT, i));
+        double value = corner(at, depth, across, beyond) * first;
+        if (part > 0.0) {
+            /* Between two points, as far as the waves have come: their jumps lie where they lie. */
+            const double last = wave(waves, point_on(PROMPT, i + 1));
+            const double share = last > first ? (wave(waves, tokens) - first) / (last - first) : part;
+            value += share * (corner(at + columns * depth, depth, across, beyond) * last - value);
+        }
+        total += value;
     }
     return (int64_t)total;
 }

@@ -25,7 +25,7 @@ static inline enum reason take(struct engine *e, struct lane *lane, int64_t free
     const int64_t decodes = lane->decoding ? lane->n : 0;
     int64_t tokens = e->s.limited ? most(e->s.budget - decodes, 1) : NO_LIMIT;
     enum reason blocked = NOTHING;
-    bool begun = false;
+    bool begun = false; /* some tokens are computed */
     if (lane->partial >= 0) {
         const int64_t whole = left(e->requests + lane->partial), amount = e->s.cut ? least(tokens, whole) : whole;
         add_piece(e, lane, lane->partial, amount);
@@ -43,10 +43,11 @@ static inline enum reason take(struct engine *e, struct lane *lane, int64_t free
         if (taken < 0)
             return blocked;
         free -= taken;
-        if (amount > 0)
+        if (amount > 0) {
             add_piece(e, lane, number, amount);
+            begun = true;
+        }
         tokens -= amount;
-        begun = true;
     }
     return next_request(e, lane, now) >= 0 ? BY_BUDGET : blocked;
 }
@@ -67,11 +68,14 @@ static inline enum reason schedule(struct engine *e, struct lane *lane, int64_t 
         if (lost)
             return BY_CACHE;
     }
-    if (!(e->s.gated && lane->draining))
+    /* A padded batch is closed as soon as it has begun. */
+    if (!(e->s.gated && (lane->draining || (e->s.padded && lane->n))))
         blocked = take(e, lane, free, now);
     if (!lane->pieces_length && !lane->decoding) {
         make_room(e, lane, &lost);
         lane->decoding = lane->n > 0;
+        if (lost)
+            blocked = BY_CACHE;
     }
     /* Fair shares move with every token: decoding itself may change who waits first. */
     const bool restless = e->s.order == FAIR && lane->queued && (blocked == BY_CACHE || e->s.timeout < NEVER);
