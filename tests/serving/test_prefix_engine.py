@@ -200,7 +200,7 @@ def engines(draw: st.DrawFn, lab: Any) -> tuple[EngineSpec, Callable[[], PrefixC
     return spec, make
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_unit_is_lost_and_no_block_stays_pinned(lab: Any, data: st.DataObject) -> None:
     (spec, make), asked = data.draw(engines(lab)), data.draw(prompts())
@@ -213,7 +213,7 @@ def test_no_unit_is_lost_and_no_block_stays_pinned(lab: Any, data: st.DataObject
     assert trial.engine.tally.found == sum(trial.found)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_skipping_ahead_changes_nothing(lab: Any, data: st.DataObject) -> None:
     (spec, make), asked = data.draw(engines(lab)), data.draw(prompts())
