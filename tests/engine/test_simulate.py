@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,14 @@ def test_a_clock_that_stops_before_anything_has_happened() -> None:
     result = run(rate=4, requests=20, duration=1e-6)
     assert result.unfinished == 20
     assert result.ttft_s["p50"] is None
+
+
+def test_a_scheduler_that_runs_nothing_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "idle_policy.py").write_text("class Idle:\n    def schedule(self, turn):\n        pass\n")
+    monkeypatch.chdir(tmp_path)
+    result = run(rate=4, requests=20, scheduler="idle_policy:Idle")
+    assert result.unfinished == 20
+    assert any("ran nothing" in warning for warning in result.warnings)
 
 
 def test_a_request_longer_than_the_cache_is_turned_away_with_a_reason() -> None:

@@ -175,7 +175,13 @@ def _outcome(fleets: Mapping[Role, Sequence[Fleet]], record: Record, workload: W
         queue_integral_s=record.in_system / PS,
         failures=record.failures,
         cold_starts=record.cold_starts,
+        notes=tuple(note for each in fleets.values() for fleet in each for r in fleet.replicas for note in _notes(r)),
     )
+
+
+def _notes(replica: Any) -> tuple[str, ...]:
+    """What a loop that runs users' policies has to say of the end."""
+    return tuple(getattr(replica, "notes", ()))
 
 
 def _both(first: Kept, last: Kept, name: str) -> Any:

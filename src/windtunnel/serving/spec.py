@@ -23,8 +23,9 @@ class EngineSpec:
     unit, one way. ``front_ps``: from a request's arrival to the engine's queue. ``delayed``: what comes while an
     iteration is prepared takes part one later (asynchronous scheduling). ``max_queue``, ``timeout_ps``: requests that
     may wait, and for how long. ``prefix_tokens``: tokens of a block of the prefix cache (0: there is none);
-    ``prefix_units``: its size, with all that its layers keep of these tokens (:mod:`~windtunnel.serving.sharing`); ``least_used``: blocks used least often are evicted first, not those used least
-    recently.
+    ``prefix_units``: its size, with all that its layers keep of these tokens
+    (:mod:`~windtunnel.serving.sharing`); ``least_used``: blocks used least often are evicted first, not those used
+    least recently.
     """
 
     cost: StepCost

@@ -29,7 +29,7 @@ from windtunnel.serving.outcome import PS
 
 Floats = NDArray[np.float64]
 
-SPREAD = 1.15 ** np.arange(41)
+SPREAD: Floats = 1.15 ** np.arange(41.0)
 """Keys read over those that one prompt of these tokens and pairs would read: up to 2 for many whole prompts, more where
 the end of a long one is among them. Unfused attention works on squares of scores instead: see :data:`SQUARE`."""
 SQUARE = np.array([0.5, 0.75, 1.0])
