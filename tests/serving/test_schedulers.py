@@ -234,8 +234,8 @@ def test_a_client_that_becomes_next_while_others_decode_is_taken_in(lab: Any) ->
     decoded three times more, the second client is next, whose prompt does."""
     asks = [lab.Ask(0, 130, 12), lab.Ask(0, 137, 1, client=1), lab.Ask(0, 170, 1), lab.Ask(0, 1, 1, client=1)]
     ran = run(lab, "fair", asks, capacity=19, budget=138)
-    assert steps(ran)[:7] == [(130, 0), (137, 1), (0, 1), (0, 1), (0, 1), (1, 1), (0, 1)]
-    assert in_steps(ran.record.start) == [0, 1, 12, 5]
+    assert steps(ran)[:7] == [(138, 0), (129, 1), (0, 1), (0, 1), (0, 1), (1, 1), (0, 1)]
+    assert in_steps(ran.record.start) == [0, 0, 12, 5]
 
 
 # A full cache.

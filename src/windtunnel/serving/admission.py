@@ -125,6 +125,8 @@ class Admission:
         request.reserved = reserved
         if request.start < 0:
             self._begin(request, found, now)
+        if self._metered and not request.ready:
+            lane.queue.served(request.client, request.left, 0)
         if request.ready:
             self._resume(lane, request, pool, now)
         elif below:

@@ -65,8 +65,6 @@ class Places(Admission):
         """The pieces of prompts are done; whole prompts have their next token."""
         finished, pool = 0, self.pools[lane.rank]
         for request, tokens in lane.pieces:
-            if self._metered:
-                lane.queue.served(request.client, tokens, 0)
             request.prefilled += tokens
             self.owed -= tokens
             if request.left:

@@ -27,7 +27,7 @@ class Queue(Protocol):
         """It is taken in, or leaves."""
 
     def served(self, client: int, prompt: int, output: int) -> None:
-        """A client's requests have had so many tokens computed."""
+        """A client's requests will have so many prompt tokens computed, or have been given so many of output."""
 
     def __len__(self) -> int: ...
 

@@ -103,6 +103,7 @@ static inline int64_t admit(
         r->replica = (int32_t)e->s.index;
     }
     if (!ready) {
+        served_prompt(e, lane, r, left(r));
         lane->partials++;
         return taken;
     }
@@ -203,7 +204,6 @@ static inline void prefilled(struct engine *e, struct lane *lane, int64_t now)
     for (int64_t i = 0; i < lane->pieces_length; i++) {
         const int32_t number = lane->pieces[i].number, tokens = lane->pieces[i].tokens;
         struct request *r = e->requests + number;
-        served_prompt(e, lane, r, tokens);
         r->prefilled += tokens;
         e->state.owed -= tokens;
         if (left(r)) {

@@ -101,7 +101,7 @@ static inline void queue_drop_head(struct engine *e, struct lane *lane)
     }
 }
 
-/* What clients have been served: prompt tokens of one, and decode steps of all that decode. */
+/* What clients are served: prompt tokens of one that is taken in, and decode steps of all that decode. */
 
 static inline void served_prompt(struct engine *e, struct lane *lane, const struct request *r, int64_t tokens)
 {
