@@ -203,6 +203,20 @@ def test_an_interrupted_run_says_so() -> None:
     assert result.completed + result.rejected + result.unfinished == 5000
 
 
+@pytest.mark.parametrize("loop", ["python", "auto"])
+def test_the_series_is_what_the_requests_say(loop: str) -> None:
+    """Bursts and silence: at every sampled time at which nobody is in the service, nothing waits or runs."""
+    options = {"arrivals": "bursty:on=10,off=60", "rate": 3, "requests": 300, "on": "2xa100-80gb-sxm", "replicas": 2}
+    result = run(**options, loop=loop)
+    outcome, times = result.outcome, np.array(result.series["t_s"])
+    inside = (outcome.arrival[None, :] < PS * times[:, None]) & (PS * times[:, None] < outcome.finish[None, :])
+    idle = inside.sum(axis=1) == 0
+    assert idle.sum() > 20
+    assert not np.array(result.series["running"])[idle].any()
+    assert not np.array(result.series["kv_fraction"])[idle].any()
+    assert np.corrcoef(np.array(result.series["running"]), inside.sum(axis=1))[0, 1] > 0.9
+
+
 def test_a_model_that_does_not_fit() -> None:
     result = run(model="llama-3.1-70b", rate=1, requests=10)
     assert not result.fits

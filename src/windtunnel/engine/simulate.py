@@ -248,8 +248,8 @@ def _series(tallies: Sequence[tuple[Tally, Fleet]], end: int) -> Series:
     for tally, fleet in tallies:
         if not tally.samples:
             continue
-        rows = np.asarray(tally.samples, float)
-        at = np.maximum(np.searchsorted(rows[:, 0], times, side="right") - 1, 0)
+        rows = np.concatenate([np.zeros((1, 6)), np.asarray(tally.samples, float)])  # it begins empty
+        at = np.searchsorted(rows[:, 0], times, side="right") - 1
         state = rows[at].T.copy()
         state[3] /= max(fleet.sized.spec.capacity * fleet.sized.spec.ranks, 1)
         # Tokens and ends come between samples: a straight line is nearer than the last value.
