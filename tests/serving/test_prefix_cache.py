@@ -70,7 +70,8 @@ class Machine(RuleBasedStateMachine):
         assert match.resident == next((i for i, w in enumerate(where) if w != HBM), len(path))
         assert match.below == tuple(where[match.resident : held])
         self.cache.pin(path[: match.resident])
-        self.cache.promote(path[match.resident : held])
+        for block in path[match.resident : held]:
+            self.cache.add(block)
         for block in path[held:]:
             assert self.cache.add(block) == (block not in self.naive.pins)
         for block in path:
@@ -163,7 +164,7 @@ def test_a_device_block_behind_a_lower_one_is_found() -> None:
     cache.unpin([2])
     cache.reclaim(1)
     assert cache.match([1, 2, 3, 4]) == (1, (0, HBM))
-    cache.promote([2])
+    cache.add(2)
     assert cache.match([1, 2, 3, 4]) == (3, ())
     assert cache.held(0) == 0
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from windtunnel.cost import make_pricer
-from windtunnel.cost.calibration import Calibration
+from windtunnel.cost.calibration import Calibration, Copy
 from windtunnel.cost.channel import Channel
+from windtunnel.cost.transfers import from_tier
 from windtunnel.engine.infer import serving_runtime
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware.machine import Cluster
@@ -51,6 +52,7 @@ class Fleet:
     replicas: tuple[Replica, ...]
     record: Record
     compiled: bool
+    copies: Copy
 
 
 class Asked:
@@ -119,14 +121,14 @@ def make_fleets(
     for role, setups in scenario.pools.items():
         sized = [_sized(scenario, role, setup, asked.workload, calibration) for setup in setups]
         compiled = _is_compiled(scenario, setups, sized, len(asked.workload))
-        rows = _Rows(scenario, asked, role, setups, compiled)
+        rows = _Rows(scenario, asked, role, setups, compiled, calibration.copies)
         found[role] = []
         for setup, (price, size) in zip(setups, sized, strict=True):
             count = setup.count if scenario.autoscale is None else scenario.autoscale.maximum
             numbers = range(index, index + count * size.copies)
             index = numbers.stop
-            replicas = rows.engines(setup, size.spec, numbers, log_size)
-            found[role].append(Fleet(role, setup, size, price, replicas, rows.record, compiled))
+            replicas = rows.engines(setup, size.spec, price, numbers, log_size)
+            found[role].append(Fleet(role, setup, size, price, replicas, rows.record, compiled, calibration.copies))
     return found
 
 
@@ -162,9 +164,10 @@ class _Rows:
     """What the engines of a role share: the requests as they take them in, and the record that they write to."""
 
     def __init__(
-        self, scenario: SimulateScenario, asked: Asked, role: Role, setups: Sequence[EngineSetup], compiled: bool
-    ) -> None:
-        self.scenario, self.asked, self.compiled = scenario, asked, compiled
+        self, scenario: SimulateScenario, asked: Asked, role: Role, setups: Sequence[EngineSetup], compiled: bool,
+        copies: Copy,
+    ) -> None:  # fmt: skip
+        self.scenario, self.asked, self.compiled, self.copies = scenario, asked, compiled, copies
         w = asked.workload
         self.prompts_only = role == "prefill"
         if not compiled:
@@ -179,7 +182,9 @@ class _Rows:
         self.rows = Rows(w.input_tokens, outputs, asked.client, key)
         self.record = self.rows.record(asked.arrival)
 
-    def engines(self, setup: EngineSetup, spec: EngineSpec, numbers: range, log_size: int) -> tuple[Replica, ...]:
+    def engines(
+        self, setup: EngineSetup, spec: EngineSpec, price: Pricer, numbers: range, log_size: int
+    ) -> tuple[Replica, ...]:
         """Like engines of these numbers."""
         if self.compiled:
             from windtunnel.serving.compiled.replica import CompiledEngine
@@ -191,7 +196,9 @@ class _Rows:
             )
         own = setup.scheduler if setup.own_scheduler else None
         schedulers = load_policies(own, "scheduler", ("schedule",)) if own else None
-        caches = _caches(setup, spec, self.scenario.cluster) if spec.prefix_tokens else None
+        caches = None
+        if spec.prefix_tokens:
+            caches = _caches(setup, spec, self.scenario.cluster, self.copies, price)
         naive = self.scenario.options.loop == "naive"
         return tuple(_python(spec, self.record, self.make, i, schedulers, caches, naive, log_size) for i in numbers)
 
@@ -249,10 +256,12 @@ def _python(
     return PythonEngine(spec, record, make, index=index, one_by_one=one_by_one, log_size=log_size, **own)
 
 
-def _caches(setup: EngineSetup, spec: EngineSpec, cluster: Cluster) -> Callable[[], PrefixCache]:
+def _caches(
+    setup: EngineSetup, spec: EngineSpec, cluster: Cluster, copies: Copy, price: Pricer
+) -> Callable[[], PrefixCache]:
     """Prefix caches, each with tiers of its own below."""
     policies = eviction(setup.options.eviction)
-    rates = tier_rates(cluster)
+    rates = {t.name: from_tier(t.name, cluster, copies, price) for t in setup.tiers}
 
     def make() -> PrefixCache:
         # A block lies on all ranks of the engine: they move their parts side by side, each over its own link.
@@ -260,16 +269,3 @@ def _caches(setup: EngineSetup, spec: EngineSpec, cluster: Cluster) -> Callable[
         return PrefixCache(policies, tiers, spec.prefix_units)
 
     return make
-
-
-def tier_rates(cluster: Cluster) -> dict[str, tuple[float, float]]:
-    """(bytes a second for one accelerator, seconds of latency) of each memory below the device's."""
-    sharers = min(cluster.node_size, cluster.count)
-    pcie = float(cluster.pcie_bytes_per_s)
-    wires = (level.bandwidth_bytes_per_s for level in cluster.levels if level.resource == "scale_out")
-    network = float(next(wires, pcie))
-    return {
-        "host": (min(pcie, float(cluster.dram.bandwidth_bytes_per_s) / sharers), 1e-5),
-        "nvme": (min(pcie, float(cluster.nvme.bandwidth_bytes_per_s) / sharers), 1e-4),
-        "remote": (min(pcie, network), 1e-3),
-    }

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from windtunnel.engine.fleet import Asked, Fleet, runs_alone, tier_rates
-from windtunnel.hardware.machine import Cluster
+from windtunnel.cost.transfers import between_engines, from_tier
+from windtunnel.engine.fleet import Asked, Fleet, runs_alone
 from windtunnel.scenario.simulate import Role, SimulateScenario
 from windtunnel.serving.deployment.arrivals import picoseconds
 from windtunnel.serving.deployment.driver import serve
@@ -26,7 +26,7 @@ from windtunnel.serving.workload.requests import Ints, Workload
 Progress = Callable[[float], None]
 
 RESTART_S = 60.0
-"""From a replica's failure until it is back, where nothing else is said: the process starts and loads its weights."""
+"""From a replica's failure until it is back, where --replica-restart-s does not say: an assumption."""
 
 SLICE_S = 0.2
 """Seconds of computing between two looks at the clock and at the keyboard."""
@@ -155,7 +155,9 @@ def _scaling(scenario: SimulateScenario, fleet: Fleet) -> Scaling | None:
         return None
     o = scenario.options
     given = "replicas" in o.model_fields_set
-    rate = None if asked.source is None else tier_rates(scenario.cluster)[asked.source][0]
+    rate = None
+    if asked.source is not None:
+        rate = from_tier(asked.source, scenario.cluster, fleet.copies, fleet.price).bytes_per_s
     return Scaling(
         policy=scaling_policy(asked), minimum=asked.minimum, maximum=asked.maximum,
         initial=o.replicas if given else asked.minimum, interval=round(asked.interval_s * PS),
@@ -175,21 +177,18 @@ class _Prompts:
 
 
 def _transfer(scenario: SimulateScenario, fleets: Mapping[Role, Sequence[Fleet]], workload: Workload) -> KVTransfer:
-    """Each prefill engine's link to the decoding ones: as many accelerators' wires as the smaller of the two has."""
-    plan = fleets["prefill"][0].setup.plan
+    """Each prefill engine's link to the decoding ones: as many accelerators' wires as the smaller of the two has.
+    Decoding engines lie behind all of those that prefill."""
+    first = fleets["prefill"][0]
+    plan = first.setup.plan
     whole = replace(plan, layout=replace(plan.layout, tp=1))
     size = kv_bytes(scenario.network.blocks, whole, workload.input_tokens.astype(float))
     smallest = min(fleet.setup.accelerators for each in fleets.values() for fleet in each)
-    bandwidth, latency = _wire(scenario.cluster)
+    apart = sum(len(fleet.replicas) // fleet.sized.copies * fleet.setup.accelerators for fleet in fleets["prefill"])
+    wire = between_engines(first.price, apart)
     return KVTransfer(
-        bytes_per_s=bandwidth * smallest, latency_s=latency,
+        bytes_per_s=wire.bytes_per_s * smallest, latency_s=wire.latency_s,
         kv_bytes=_Prompts(np.broadcast_to(np.asarray(size, float), (len(workload),)).astype(np.int64)),
-        layers=scenario.network.layers, start=fleets["prefill"][0].record.start,
+        layers=scenario.network.layers, start=first.record.start,
         layerwise=scenario.options.kv_transfer == "layerwise",
     )  # fmt: skip
-
-
-def _wire(cluster: Cluster) -> tuple[float, float]:
-    """(bytes a second of one accelerator, latency) over the innermost level that reaches all of the cluster."""
-    level = next((each for each in cluster.levels if each.domain >= cluster.count), cluster.levels[-1])
-    return float(level.bandwidth_bytes_per_s), float(level.latency_s)

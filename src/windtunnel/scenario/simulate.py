@@ -33,7 +33,8 @@ WHOLE_PROMPTS = ("static", "orca")
 """Schedulers without a token budget."""
 
 USUAL_ITERATION = 32768
-"""Prompt tokens of an iteration that memory is set aside for where the scheduler has no budget."""
+"""Prompt tokens of an iteration that memory is set aside for where the scheduler has no budget, and the most that an
+engine's profile sets aside: an assumption, twice the largest budget that engines use by default."""
 
 Role = Literal["engine", "prefill", "decode"]
 

@@ -231,12 +231,6 @@ class PrefixCache:
         self._policies[HBM].touch(block)
         return True
 
-    def promote(self, blocks: Sequence[int]) -> None:
-        """Blocks from below come up for a request that uses them (a pin each); those in device memory are pinned. The
-        engine has made room before."""
-        for block in blocks:
-            self.add(block)
-
     def reclaim(self, count: int) -> int:
         """Evict up to ``count`` unpinned blocks of device memory; returns how many were.
 
