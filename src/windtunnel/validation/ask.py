@@ -14,6 +14,7 @@ from typing import Any
 from windtunnel import engine
 from windtunnel.errors import Infeasible, ScenarioError
 from windtunnel.hardware import parse_cluster
+from windtunnel.validation.intervals import held_out_band
 from windtunnel.validation.residual import Answers, Refused, Residual, Verdict
 from windtunnel.validation.table import Row
 
@@ -86,11 +87,11 @@ def answer_row(row: Row, folder: Path, data: Path | None) -> Answer:
         if predicted is None or not predicted > 0:
             missing.append(metric)
             continue
+        band = held_out_band(kind, metric, row.group)
+        interval = None if band is None else (predicted * band.low, predicted * band.high)
         residuals.append(
-            Residual(
-                row.label, row.group, metric, measured, predicted, kind, _interval(answer, metric), row.remark, row.line()
-            )
-        )  # fmt: skip
+            Residual(row.label, row.group, metric, measured, predicted, kind, interval, row.remark, row.line())
+        )
     refused = Refused(row.label, f"no {', '.join(missing)} in the answer") if missing else None
     return Answer(tuple(residuals), verdict, refused)
 
@@ -101,8 +102,3 @@ def figure(answer: Mapping[str, Any], metric: str) -> float | None:
     for part in metric.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return float(value) if isinstance(value, int | float) else None
-
-
-def _interval(answer: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
-    ends = (answer.get("interval") or {}).get(metric)
-    return None if ends is None else (float(ends["low"]), float(ends["high"]))

@@ -69,7 +69,7 @@ def by_metric(residuals: Iterable[Residual]) -> dict[str, list[Residual]]:
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """Verdicts on memory: ``false_no`` of ``ran`` runs were said not to fit, ``false_yes`` of ``failed`` ones to fit."""
+    """Verdicts on memory: ``false_no`` of the runs that ran were said not to fit, ``false_yes`` of the others to."""
 
     ran: int
     false_no: tuple[Verdict, ...]

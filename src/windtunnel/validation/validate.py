@@ -32,7 +32,7 @@ class SetResult:
         head = {"name": self.dataset.name, "kind": self.dataset.kind, "title": self.dataset.title}
         memory = fits(self.answers.verdicts)
         first = next(iter(found.values()), None)
-        figures = {"rows": 0, "median_ape": None, "p90_ape": None, "bias": None, "worst": []}
+        figures: dict[str, Any] = {"rows": 0, "median_ape": None, "p90_ape": None, "bias": None, "worst": []}
         if first is not None:
             shown = first.to_dict()
             figures = {"metric": first.metric, **{k: shown[k] for k in figures}}
@@ -69,8 +69,8 @@ def validate(
     """Predictions beside the measured data sets ``names`` (or kinds: kernel, collective, train, serve; all by default).
 
     ``data``: folder of the measurements that are not shipped (kernels, collectives, request logs), by default
-    WINDTUNNEL_DATA; sets that need it are ``not available`` without. ``workers``: processes, by default one a processor.
-    ``told`` hears (name, rows done, rows) while it runs.
+    WINDTUNNEL_DATA; sets that need it are ``not available`` without. ``workers``: processes, by default one a
+    processor. ``told`` hears (name, rows done, rows) while it runs.
 
     Raises:
         ScenarioError: an unknown name, or a folder that does not exist.
