@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windtunnel.engine.intervals import Band
@@ -26,6 +26,7 @@ def residuals(groups: int, rows: int, seed: int, between: float = 0.1, within: f
     return found
 
 
+@settings(max_examples=10)
 @given(st.integers(0, 10_000))
 def test_a_new_group_is_covered_in_four_of_five_rows(seed: int) -> None:
     known = residuals(30, 10, seed)

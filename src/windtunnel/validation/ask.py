@@ -77,6 +77,8 @@ def answer_row(row: Row, folder: Path, data: Path | None) -> Answer:
         "device": cluster.accelerator.name,
         "family": cluster.accelerator.family,
         "calibrated": bool(answer["calibrated"]),
+        "precision": str(answer["plan"].get("precision", "")),
+        "mfu": answer.get("mfu"),
     }
     verdict = None
     if row.fits is not None:

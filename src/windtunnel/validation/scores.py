@@ -96,3 +96,17 @@ def fits(verdicts: Sequence[Verdict]) -> Fits | None:
 def scores(answers: Answers) -> dict[str, Score]:
     """A score for each metric that has rows."""
     return {metric: score(found) for metric, found in by_metric(answers.residuals).items()}
+
+
+def constant_mfu(residuals: Sequence[Residual]) -> tuple[float, float] | None:
+    """(median, p90) error of step times from one MFU for each device and number format: the median of those measured.
+
+    What a prediction has to beat. Rows of one setup at several sizes count as they stand. None where there is no MFU.
+    """
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for r in residuals:
+        if r.metric == "step_time_s" and r.kind.get("mfu"):
+            # By the same FLOPs and peak, the measured MFU is the predicted one times predicted over measured seconds.
+            found[r.kind["device"], r.kind["precision"]].append(r.kind["mfu"] * r.predicted / r.measured)
+    errors = [abs(mfu / statistics.median(of) - 1) for of in found.values() for mfu in of]
+    return (statistics.median(errors), float(np.percentile(errors, 90))) if errors else None
