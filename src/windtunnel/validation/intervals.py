@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -28,7 +29,8 @@ from windtunnel.validation.residual import Residual
 HELD_OUT = Path(__file__).parent / "held_out.json"
 COVERAGE = 0.8
 FEWEST_ROWS, FEWEST_GROUPS = 8, 3
-STRETCHES = np.arange(0.6, 4.0, 0.02)
+STRETCHES = (0.6, 4.0)
+"""Smallest and largest factor."""
 
 Classes = dict[str, Band]
 HeldOut = dict[str, dict[str, tuple[float, float] | None]]
@@ -65,18 +67,41 @@ def _without(groups: Mapping[str, Array], left_out: str) -> dict[str, Array]:
     return {name: values for name, values in groups.items() if name != left_out}
 
 
-def _stretch(groups: Mapping[str, Array]) -> float:
+def _needed(groups: Mapping[str, Array]) -> dict[str, Array]:
+    """By group and row, the least factor that spreads the other groups' interval far enough to hold the row."""
+    found: dict[str, Array] = {}
+    for name, values in groups.items():
+        rest = _without(groups, name)
+        (middle, _), (low, high) = (_ends(rest, s) for s in (0.0, 1.0))
+        reach = np.where(values < middle, middle - low, high - middle)
+        found[name] = np.abs(values - middle) / np.maximum(reach, 1e-9)
+    return found
+
+
+def _stretch(needed: Mapping[str, Array]) -> float:
     """The least factor at which groups are covered by the others' interval in 80 % of their rows."""
-    ends = {name: [_ends(_without(groups, name), s) for s in (0.0, 1.0)] for name in groups}
-    rows = sum(len(v) for v in groups.values())
-    for s in STRETCHES:
-        inside = 0
-        for name, values in groups.items():
-            (middle, _), (low, high) = ends[name]
-            inside += int(((values >= middle + s * (low - middle)) & (values <= middle + s * (high - middle))).sum())
-        if inside >= COVERAGE * rows:
-            return float(s)
-    return float(STRETCHES[-1])
+    every = np.concatenate(list(needed.values()))
+    return float(np.clip(np.quantile(every, COVERAGE, method="inverted_cdf"), *STRETCHES))
+
+
+FOLDS = 20
+"""Into which groups are put together where there are more."""
+
+
+def cross_validated(values: Array, group: Sequence[str]) -> dict[str, tuple[float, float] | None]:
+    """By group, the factors (low, high) that the other groups' ``values``, ln(measured/predicted), give it; their
+    spread, too, is the others' own."""
+    names = dict.fromkeys(group)
+    many = len(names) > FOLDS
+    fold = {name: str(zlib.crc32(name.encode()) % FOLDS) if many else name for name in names}
+    of_row = np.array([fold[name] for name in group])
+    parts = {name: values[of_row == name] for name in dict.fromkeys(fold.values())}
+    found: dict[str, tuple[float, float] | None] = {}
+    needed = _needed(parts) if _big_enough(parts) else {}
+    for name in parts:
+        rest = _without(parts, name)
+        found[name] = _rounded(_ends(rest, _stretch(_without(needed, name)))) if _big_enough(rest) else None
+    return {name: found[fold[name]] for name in names}
 
 
 def _big_enough(groups: Mapping[str, Array]) -> bool:
@@ -105,7 +130,7 @@ def fit_classes(residuals: Iterable[Residual]) -> tuple[Classes, HeldOut]:
         groups = {name: np.array(values) for name, values in found.items()}
         if not _big_enough(groups):
             continue
-        stretch = _stretch(groups)
+        stretch = _stretch(_needed(groups))
         low, high = (math.exp(x) for x in _ends(groups, stretch))
         every = np.concatenate(list(groups.values()))
         ape = float(np.median(np.abs(np.exp(-every) - 1)))
