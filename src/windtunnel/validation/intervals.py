@@ -56,10 +56,16 @@ def quantiles(values: Array, weights: Array, at: Sequence[float]) -> list[float]
     return [float(q) for q in np.interp(np.asarray(at) * weights.sum(), mass, values[order])]
 
 
-def _ends(groups: Mapping[str, Array], stretch: float) -> tuple[float, float]:
+def _tenths(groups: Mapping[str, Array]) -> tuple[float, float, float]:
+    """The 10 %, 50 % and 90 % quantiles, a group's weight growing as the root of its rows."""
     values = np.concatenate(list(groups.values()))
     weights = np.concatenate([np.full(len(v), len(v) ** -0.5) for v in groups.values()])
     low, middle, high = quantiles(values, weights, (0.1, 0.5, 0.9))
+    return low, middle, high
+
+
+def _ends(groups: Mapping[str, Array], stretch: float) -> tuple[float, float]:
+    low, middle, high = _tenths(groups)
     return middle + stretch * (low - middle), middle + stretch * (high - middle)
 
 
@@ -67,40 +73,31 @@ def _without(groups: Mapping[str, Array], left_out: str) -> dict[str, Array]:
     return {name: values for name, values in groups.items() if name != left_out}
 
 
-def _needed(groups: Mapping[str, Array]) -> dict[str, Array]:
-    """By group and row, the least factor that spreads the other groups' interval far enough to hold the row."""
-    found: dict[str, Array] = {}
-    for name, values in groups.items():
-        rest = _without(groups, name)
-        (middle, _), (low, high) = (_ends(rest, s) for s in (0.0, 1.0))
-        reach = np.where(values < middle, middle - low, high - middle)
-        found[name] = np.abs(values - middle) / np.maximum(reach, 1e-9)
-    return found
-
-
-def _stretch(needed: Mapping[str, Array]) -> float:
+def _stretch(groups: Mapping[str, Array]) -> float:
     """The least factor at which groups are covered by the others' interval in 80 % of their rows."""
-    every = np.concatenate(list(needed.values()))
-    return float(np.clip(np.quantile(every, COVERAGE, method="inverted_cdf"), *STRETCHES))
+    needed = []
+    for name, values in groups.items():
+        low, middle, high = _tenths(_without(groups, name))
+        reach = np.where(values < middle, middle - low, high - middle)
+        needed.append(np.abs(values - middle) / np.maximum(reach, 1e-9))
+    return float(np.clip(np.quantile(np.concatenate(needed), COVERAGE, method="inverted_cdf"), *STRETCHES))
 
 
-FOLDS = 20
+FOLDS = 10
 """Into which groups are put together where there are more."""
 
 
 def cross_validated(values: Array, group: Sequence[str]) -> dict[str, tuple[float, float] | None]:
-    """By group, the factors (low, high) that the other groups' ``values``, ln(measured/predicted), give it; their
-    spread, too, is the others' own."""
+    """By group, the factors (low, high) that the other groups' ``values``, ln(measured/predicted), give it."""
     names = dict.fromkeys(group)
     many = len(names) > FOLDS
     fold = {name: str(zlib.crc32(name.encode()) % FOLDS) if many else name for name in names}
     of_row = np.array([fold[name] for name in group])
     parts = {name: values[of_row == name] for name in dict.fromkeys(fold.values())}
     found: dict[str, tuple[float, float] | None] = {}
-    needed = _needed(parts) if _big_enough(parts) else {}
     for name in parts:
         rest = _without(parts, name)
-        found[name] = _rounded(_ends(rest, _stretch(_without(needed, name)))) if _big_enough(rest) else None
+        found[name] = _rounded(_ends(rest, _stretch(rest))) if _big_enough(rest) else None
     return {name: found[fold[name]] for name in names}
 
 
@@ -130,7 +127,7 @@ def fit_classes(residuals: Iterable[Residual]) -> tuple[Classes, HeldOut]:
         groups = {name: np.array(values) for name, values in found.items()}
         if not _big_enough(groups):
             continue
-        stretch = _stretch(_needed(groups))
+        stretch = _stretch(groups)
         low, high = (math.exp(x) for x in _ends(groups, stretch))
         every = np.concatenate(list(groups.values()))
         ape = float(np.median(np.abs(np.exp(-every) - 1)))

@@ -60,3 +60,15 @@ def _kind(m: Measured) -> dict[str, object]:
         "command": "kernel", "engine": m.family, "device": a.name, "family": a.family, "calibrated": fitted,
         "precision": m.dtype, "mfu": None,
     }  # fmt: skip
+
+
+FAMILY_ROWS = 300
+
+
+def family_medians(measured: Iterable[Measured]) -> dict[str, float]:
+    """Median |predicted/measured - 1| by family, over about ``FAMILY_ROWS`` rows spread evenly over each table."""
+    errors: dict[str, list[Array]] = defaultdict(list)
+    for m in measured:
+        sample = m.take(np.unique(np.linspace(0, len(m) - 1, min(len(m), FAMILY_ROWS)).astype(int)))
+        errors[m.family].append(np.abs(price(sample) / sample.seconds - 1.0))
+    return {family: float(np.median(np.concatenate(found))) for family, found in errors.items()}

@@ -125,7 +125,7 @@ def s3_ethernet(data: Path) -> Iterator[Measured]:
     import polars as pl
 
     d = _s3(data, "V100-PCIE-16GB")
-    cluster = parse_cluster("16xv100")
+    cluster = parse_cluster("16xv100-sxm")
     layouts = d.select("num_nodes", "num_gpus_per_node").unique(maintain_order=True).rows()
     for nodes, members in layouts:
         of = d.filter((pl.col("num_nodes") == nodes) & (pl.col("num_gpus_per_node") == members))

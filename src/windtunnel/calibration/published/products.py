@@ -56,7 +56,7 @@ def k2_gemm(data: Path, name: str, gpu: str) -> Measured:
     tp, h, wide = pl.col("num_tensor_parallel_workers"), pl.col("n_embd"), pl.col("n_expanded_embd")
     kv = pl.col("n_kv_head") * 2 * h / pl.col("n_head")
     parts = [
-        d.select("model", m="num_tokens", n=n, k=k, seconds=pl.col(f"{column}_ms") * 1e-3)
+        d.select(m="num_tokens", n=n, k=k, seconds=pl.col(f"{column}_ms") * 1e-3)
         for column, n, k in (
             ("attn_pre_proj", (h + kv) / tp, 1.0 * h),
             ("attn_post_proj", 1.0 * h, h / tp),
@@ -65,7 +65,7 @@ def k2_gemm(data: Path, name: str, gpu: str) -> Measured:
         )
     ]
     rows = pl.concat(parts).drop_nulls().filter(pl.col("seconds") >= 10e-6)
-    return _measured("gemm.bf16", name, rows, "seconds", group=rows["model"].to_list())
+    return _measured("gemm.bf16", name, rows, "seconds")
 
 
 def k3_gemm(data: Path, name: str, gpu: str) -> Measured:

@@ -9,7 +9,7 @@ from pathlib import Path
 from windtunnel.calibration.published import attention, collectives, experts, products, streams
 from windtunnel.calibration.published.rows import Measured
 
-A100, H100, H200 = "a100-80gb-sxm", "h100-sxm", "h200-sxm"
+A100, H100, H200, V100 = "a100-80gb-sxm", "h100-sxm", "h200-sxm", "v100-sxm"
 SYSTEMS = {A100: "a100_sxm", H100: "h100_sxm", H200: "h200_sxm", "l40s": "l40s"}
 VLLM, TENSORRT = "VLLM", "TRTLLM"
 
@@ -138,7 +138,7 @@ def _k2_collectives(data: Path, device: str) -> Iterator[Measured]:
 
 
 def _s3_collectives(data: Path, device: str) -> Iterator[Measured]:
-    if device == "v100":
+    if device == V100:
         yield from collectives.s3_ethernet(data)
     else:
         yield from collectives.s3_nccl(data, device, {H100: "H100-SXM-80GB", H200: "H200"}[device])
