@@ -105,7 +105,7 @@ FREE: dict[str, Bounds] = {
     },
     "attention": {
         "fixed_s": (2e-6, 10e-6, 40e-6), "compute": (0.2, 0.8, 0.95), "vector": (0.02, 0.3, 1.0),
-        "wave": (0.0, 0.3, 1.0), "diagonal": (0.0, 64.0, 512.0), "least": (1.0, 32.0, 128.0),
+        "wave": (0.0, 0.3, 1.0), "diagonal": (0.0, 64.0, 512.0), 
         "tile_s": (0.0, 1e-6, 10e-6), "alone": (0.25, 1.0, 2.0),
     },
     "attention_decode": {
@@ -127,7 +127,10 @@ BY_ROWS = ((64, 64), (64, 128), (128, 128)), (64, 128)
 """The tiles of vLLM's fp8 products and the rows up to which each is taken."""
 CHOICES: dict[str, Mapping[str, Sequence[Any]]] = {
     "gemm": {"power": (2, 4), "tiles": TILES},
-    "grouped_gemm": {"power": (2, 4), "tiles": (((128, 128), (64, 64), (16, 64)), ((64, 128), (16, 128)), ((128, 128), (64, 128)), ((64, 64),))},
+    "grouped_gemm": {
+        "power": (2, 4),
+        "tiles": (((128, 128), (64, 64), (16, 64)), ((64, 128), (16, 128)), ((128, 128), (64, 128)), ((64, 64),)),
+    },
     "attention": {"queries": (64, 128)},
     "attention_decode": {"power": (2, 4)},
     "pointwise": {"power": (2, 4)},
@@ -283,7 +286,14 @@ def targets(data: Path) -> list[Target]:
         if dtype == "fp8":
             # CUTLASS and DeepGEMM: no split inner dimension; their rows hold the cast of the input.
             more = limited("gemm", "split_k", "split_s", alone=(1.0, 1.2, 2.0), cast=(0.05, 0.5, 1.0))
-            more["choices"] = {"power": (2, 4), **({"tiles": (BY_ROWS[0],), "up_to": (BY_ROWS[1],)} if "VLLM" in rows.framework.unique() else {"tiles": TILES})}
+            more["choices"] = {
+                "power": (2, 4),
+                **(
+                    {"tiles": (BY_ROWS[0],), "up_to": (BY_ROWS[1],)}
+                    if "VLLM" in rows.framework.unique()
+                    else {"tiles": TILES}
+                ),
+            }
         add(file, device, "gemm", key, source, rows, gemm(device, dtype, weight), device == "h200-sxm", **more)
     add("hopper", "h800", "gemm", "fp8_block", f"{K4}, DeepGEMM", tables.k4_gemm(data), gemm("h800", "fp8", 1.0), True)
     few = limited("gemm", "fixed_s", "wave", "load", "split_k", "split_s", bandwidth=(0.2, 0.85, 0.95))
@@ -483,10 +493,14 @@ def write_best() -> None:
             path.write_text(yaml.safe_dump(data, sort_keys=False, width=120))
             calibration.forget()
             rates.cache_clear()
-            product = build.gemm("", 16384, 16384, 16384, dtype=key, weight=BYTES.get(key, 0.5), act=BYTES.get(key, 0.5))
+            product = build.gemm(
+                "", 16384, 16384, 16384, dtype=key, weight=BYTES.get(key, 0.5), act=BYTES.get(key, 0.5)
+            )
             entry = load_calibration(rates(device).accelerator).gemm
             seconds = gemm_kernel(rates(device), entry)(product).seconds
-            lowest, highest = (lowest, table["compute"]) if product.flops / seconds > best else (table["compute"], highest)
+            lowest, highest = (
+                (lowest, table["compute"]) if product.flops / seconds > best else (table["compute"], highest)
+            )
         table["compute"] = float(f"{lowest:.3g}")
         path.write_text(yaml.safe_dump(data, sort_keys=False, width=120))
     calibration.forget()

@@ -60,17 +60,15 @@ def _tiles(shape: Mapping[str, Value], units: Value, c: Attention) -> tuple[Valu
     tokens = maximum(shape["tokens"], 1.0)
     pairs = maximum(shape["pairs"], 1.0)
     keys = pairs / tokens
-    piece = (2.0 * keys - 1.0) / maximum(2.0 * shape["context"] / tokens - 1.0, 1e-3)
-    piece = maximum(minimum(piece, tokens), 1.0)
-    computed = maximum(piece, c.least)
+    pieces = maximum((2.0 * shape["context"] / tokens - 1.0) / maximum(2.0 * keys - 1.0, 1.0), 1.0 / tokens)
     each = maximum(shape["heads"], 1e-9) / units
-    more = (1.0 + c.diagonal / keys) * (computed / piece)
+    more = 1.0 + c.diagonal / keys
     if c.wave:
         full = each * tokens / c.queries
         more = more * ((1.0 - c.wave) + c.wave * ceil(full) / full)
-    waves = maximum(each * tokens * maximum(1.0 / c.queries, 1.0 / piece), 1.0)
-    longest = (keys + 0.5 * piece + c.diagonal) * minimum(computed, c.queries) / (each * pairs * c.alone)
-    return waves * minimum(shape["tokens"], 1.0), more, longest
+    waves = maximum(each * tokens * (1.0 / c.queries + pieces), 1.0)
+    longest = (keys + 0.5 / pieces + c.diagonal) * c.queries
+    return waves * minimum(shape["tokens"], 1.0), more, longest / (each * pairs * c.alone)
 
 
 INSTEAD = {"eager": "flash1", "vllm": "flash3", "trtllm": "flash3", "flash3": "flash2", "flash2": "flash1"}
@@ -120,7 +118,8 @@ def decode_kernel(rates: Rates, table: Mapping[str, Decode], generation: str) ->
         read = hbm
         if draw_s:
             # Pairs that do not fill the device each take as long as one unit needs.
-            read = maximum(hbm, op.hbm_bytes * hbm_s * draw_s * maximum(1.0 / maximum(rounds, 1e-9), 1.0))
+            idle = maximum(rates.units / maximum(items, 1.0), 1.0)
+            read = maximum(hbm, op.hbm_bytes * hbm_s * draw_s * idle)
         latency = rates.launch(op, c.fixed_s)
         seconds = latency + extra + smooth_max(c.power, products, read, l2, maximum(rounds - 1.0, 0.0) * c.wave_s)
         return Price(seconds, {resource: products, "hbm": hbm, "l2": l2}, latency, rates.issue(op))

@@ -85,9 +85,9 @@ class Gemm(_Entry):
 
 class Attention(_Entry):
     """Fused attention over prompts. ``vector``: fraction of the vector rate that its exponentials reach, not
-    overlapped with the products; ``diagonal``: masked keys computed for each query; ``queries``: of a tile; ``least``:
-    queries that a tile computes at least; ``tile_s``: seconds of a wave of tiles beside its keys; ``alone``: rate of
-    one tile while units idle over its share; ``wave`` as in :class:`Gemm`.
+    overlapped with the products; ``diagonal``: masked keys computed for each query; ``queries``: of a tile; ``tile_s``:
+    seconds of a wave of tiles beside its keys; ``alone``: rate of one tile while units idle over its share;
+    ``wave`` as in :class:`Gemm`.
     """
 
     fixed_s: Seconds
@@ -98,7 +98,6 @@ class Attention(_Entry):
     wave: float = Field(0.0, ge=0, le=1)
     diagonal: float = Field(0.0, ge=0, le=1024)
     queries: Literal[64, 128] = 128
-    least: float = Field(1.0, ge=1, le=128)
     tile_s: Seconds = 0.0
     alone: float = Field(2.0, ge=0.25, le=2)
     power: Literal[2, 4, 8] = 2

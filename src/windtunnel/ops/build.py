@@ -121,7 +121,11 @@ def attention_decode(
         hbm_bytes=context * kv_bytes_per_token,
         cached_bytes=act * sequences * heads * (head_dim + v_head_dim),
         shape={
-            "sequences": sequences, "context": context, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim,
+            "sequences": sequences,
+            "context": context,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "head_dim": head_dim,
         },  # fmt: skip
         kernels=where(sequences > 0, 1.0, 0.0),
         **extra,
