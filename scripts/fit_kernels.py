@@ -295,7 +295,10 @@ def targets(data: Path) -> list[Target]:
                 ),
             }
         add(file, device, "gemm", key, source, rows, gemm(device, dtype, weight), device == "h200-sxm", **more)
-    add("hopper", "h800", "gemm", "fp8_block", f"{K4}, DeepGEMM", tables.k4_gemm(data), gemm("h800", "fp8", 1.0), True)
+    # Its inputs come in 8 bits.
+    whole = limited("gemm", "split_k", "split_s", alone=(1.0, 1.2, 2.0))
+    rows = tables.k4_gemm(data)
+    add("hopper", "h800", "gemm", "fp8_block", f"{K4}, DeepGEMM", rows, gemm("h800", "fp8", 1.0, 1.0), True, **whole)
     few = limited("gemm", "fixed_s", "wave", "load", "split_k", "split_s", bandwidth=(0.2, 0.85, 0.95))
     few["choices"] = {"power": (2, 4, 8)}
     add("cdna2", "mi210", "gemm", "bf16", K3, tables.k3_gemm(data), gemm("mi210", "fp16", 2.0), **few)

@@ -126,7 +126,7 @@ def attention_decode(
             "heads": heads,
             "kv_heads": kv_heads,
             "head_dim": head_dim,
-        },  # fmt: skip
+        },
         kernels=where(sequences > 0, 1.0, 0.0),
         **extra,
     )
