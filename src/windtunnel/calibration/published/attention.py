@@ -22,7 +22,7 @@ def _measured(name: str, generation: str, c: dict[str, Array], group: list[str],
     key = f"{generation}.{dtype}" if dtype != "bf16" else generation
     runtime = replace(GRAPHS, attention=generation)
     columns = {n: c[n] for n in shape}
-    return Measured(f"{kernel}.{key}", kernel, device(name), columns, c["seconds"], group, dtype, 2.0, runtime)
+    return Measured(f"{kernel}.{key}", kernel, device(name), columns, c["seconds"], group, dtype, runtime=runtime)
 
 
 def k1_prompts(

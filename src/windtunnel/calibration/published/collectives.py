@@ -1,6 +1,6 @@
 """Measured collectives: columns ``ranks`` and ``bytes`` (as :func:`windtunnel.ops.build.collective` counts them).
 
-Rows that are held out together have the same ranks, and sizes within a factor of two.
+Rows that are held out together have the same ranks, and sizes within a factor of 1.4.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _measured(
     c = numbers(frame, ranks=ranks, bytes=size, seconds=seconds)
     whole = np.flatnonzero((c["bytes"] > 0) & (c["seconds"] > 0))
     c = {name: values[whole] for name, values in c.items()}
-    group = together(c["ranks"], np.floor(np.log2(c["bytes"])))
+    group = together(c["ranks"], np.floor(2 * np.log2(c["bytes"])))
     return Measured(family or kind, kind, cluster, c, c.pop("seconds"), group, runtime=runtime)
 
 

@@ -81,11 +81,11 @@ def k3_gemm(data: Path, name: str, gpu: str) -> Measured:
 
 
 def k4_gemm(data: Path, name: str, gpu: str) -> Measured:
-    """DeepGEMM's fp8 products in blocks."""
+    """DeepGEMM's fp8 products in blocks, of inputs that are fp8 already."""
     import polars as pl
 
     d = load(data / "k4_infersim_h20_h800/gemm.csv").filter(pl.col("gpu") == gpu)
-    return _measured("gemm.fp8_block", name, d, pl.col("latency_us") * 1e-6, dtype="fp8_block", weight=1.0)
+    return _measured("gemm.fp8_block", name, d, pl.col("latency_us") * 1e-6, dtype="fp8_block", weight=1.0, act=1.0)
 
 
 def k5_gemm(data: Path, name: str) -> Measured:

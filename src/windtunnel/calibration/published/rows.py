@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Measured:
 
     ``family``: the entry of the calibration that prices it, and what else tells it apart. ``columns``: arrays [rows]
     by the names that :mod:`windtunnel.ops.build` gives a shape. ``group`` [rows]: rows of one group are alike and are
-    held out together. ``weight``: bytes of a weight as stored.
+    held out together. ``weight`` and ``act``: bytes of a weight as stored and of an input.
     """
 
     family: str
@@ -41,6 +41,7 @@ class Measured:
     group: Sequence[str]
     dtype: str = "bf16"
     weight: float = 2.0
+    act: float = 2.0
     runtime: Runtime = GRAPHS
 
     def __len__(self) -> int:
@@ -55,17 +56,14 @@ class Measured:
     def take(self, rows: Array) -> Measured:
         """The rows at these indices."""
         columns = {name: values[rows] for name, values in self.columns.items()}
-        return Measured(
-            self.family, self.kernel, self.cluster, columns, self.seconds[rows], [self.group[i] for i in rows],
-            self.dtype, self.weight, self.runtime,
-        )  # fmt: skip
+        return replace(self, columns=columns, seconds=self.seconds[rows], group=[self.group[i] for i in rows])
 
 
 def operators(m: Measured) -> Iterator[Op]:
     """What a run consists of, as the package writes it; each operator is over all rows at once."""
     c = m.columns
     if m.kernel == "gemm":
-        yield build.gemm("", c["m"], c["n"], c["k"], dtype=m.dtype, weight=m.weight, act=2.0)
+        yield build.gemm("", c["m"], c["n"], c["k"], dtype=m.dtype, weight=m.weight, act=m.act)
     elif m.kernel == "grouped_gemm":
         yield _grouped(m, c["rows"], c["n"], c["k"])
     elif m.kernel == "expert_layer":
