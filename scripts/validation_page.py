@@ -17,7 +17,7 @@ from PIL import Image
 from windtunnel.report.words import metric_name
 from windtunnel.validation import validate
 from windtunnel.validation.residual import Residual
-from windtunnel.validation.scores import Score, by_metric, constant_mfu, fits, scores
+from windtunnel.validation.scores import WORST, Score, by_metric, constant_mfu, fits, scores
 from windtunnel.validation.validate import SetResult
 
 matplotlib.use("Agg")
@@ -148,8 +148,10 @@ def section(s: SetResult, image: str) -> Iterator[str]:
     yield ""
     yield "| worst rows | metric | measured | predicted | error | known reason |"
     yield "|---|---|---:|---:|---:|---|"
-    for metric, found in scores(s.answers).items():
-        for r in found.worst:
+    by_name = scores(s.answers)
+    shown = WORST if len(by_name) <= COLUMNS else 1
+    for metric, found in by_name.items():
+        for r in found.worst[:shown]:
             yield f"| {r.label} | {metric_name(metric)} | {figures(r)} | {r.remark} |"
     if s.answers.refused:
         yield ""

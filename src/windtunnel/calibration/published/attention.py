@@ -1,5 +1,9 @@
-"""Measured attention kernels: of prompts (``tokens pairs context heads kv_heads head_dim v_head_dim``) and of one new
-token a sequence (``sequences context heads kv_heads head_dim v_head_dim kv_bytes_per_token``)."""
+"""Measured attention kernels.
+
+Of prompts: columns ``tokens pairs context heads kv_heads head_dim v_head_dim``; of one new token a sequence:
+``sequences context heads kv_heads head_dim v_head_dim kv_bytes_per_token``. Rows of the same heads are held out
+together where a source has several, else those of the same size.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ def k1_prompts(
         d, tokens=pl.col("batch_size") * s, pairs=pl.col("batch_size") * s * (s + 1) / 2,
         context=pl.col("batch_size") * s, length=s, **_k1_heads(), seconds=pl.col("latency_ms") * 1e-3,
     )  # fmt: skip
-    group = together(c["heads"], c["kv_heads"], c["length"])
+    group = together(c["heads"], c["kv_heads"], c["head_dim"])
     return _measured(name, generation, c, group, {"bfloat16": "bf16"}.get(dtype, dtype))
 
 
@@ -61,7 +65,7 @@ def k1_decodes(
         slow = size / c["seconds"] < 0.97 * a.hbm.bandwidth_bytes_per_s
         kept = np.flatnonzero((size < 2e6) | ((size > 2 * a.l2.capacity_bytes) & slow))
         c = {n: values[kept] for n, values in c.items()}
-    return _measured(name, generation, c, together(c["heads"], c["kv_heads"], c["length"]))
+    return _measured(name, generation, c, together(c["heads"], c["kv_heads"], c["head_dim"]))
 
 
 def _k1(path: Path, dtype: str, kv: str) -> Any:
@@ -95,7 +99,7 @@ def k1_latent(data: Path, name: str, system: str, what: str, kv: str = "bfloat16
         shape |= {"kv_heads": 1.0, "head_dim": 576.0, "v_head_dim": 512.0, "sequences": b}
         shape |= {"kv_bytes_per_token": width * 576.0}
     c = numbers(d, **shape, context=b * s, length=s, seconds=pl.col("latency_ms") * 1e-3)
-    return _measured(name, "trtllm", c, together(c["heads"], c["length"]))
+    return _measured(name, "trtllm", c, together(c["heads"]))
 
 
 def k4_decodes(data: Path, name: str, gpu: str) -> Measured:
@@ -117,7 +121,7 @@ def k4_decodes(data: Path, name: str, gpu: str) -> Measured:
     c = numbers(d, **{n: n for n in d.columns})
     c["context"] = c["sequences"] * c["length"]
     c["kv_bytes_per_token"] = 2.0 * c["kv_heads"] * c["latent"]
-    return _measured(name, "flash3", c, together(c["heads"], c["length"]))
+    return _measured(name, "flash3", c, together(c["heads"], c["kv_heads"], c["head_dim"]))
 
 
 def k4_prompts(data: Path, name: str, gpu: str) -> Measured:
@@ -158,7 +162,9 @@ def k5_attention(
         c["context"] = sequences * (past + chunk)
     else:
         c["context"], c["kv_bytes_per_token"] = sequences * (past + 1), 4.0 * c["kv_heads"] * c["head_dim"]
-    return _measured(name, generation, c, together(c["heads"], c["context"]))
+    several = len(set(c["heads"])) > 3
+    group = together(c["heads"]) if several else together(c["heads"], sequences, c["context"])
+    return _measured(name, generation, c, group)
 
 
 def k6_attention(data: Path, name: str, tag: str, generation: str, tp: int = 1, *, prefill: bool) -> Measured:

@@ -1,5 +1,5 @@
 """Measured expert layers: whole ones (``rows experts active_experts hidden inter ups``) and their products one by one
-(``rows n k experts active_experts``)."""
+(``rows n k experts active_experts``). Rows of one model are held out together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def k1_experts(data: Path, name: str, system: str, kind: str, *, balanced: bool)
     seconds, tp = c.pop("seconds"), c.pop("tp")
     c["active_experts"] = visited(c["experts"], c["rows"], balanced=balanced)
     key, dtype, weight = FORMATS[kind]
-    group = together(c["hidden"], c["inter"] * tp, c["experts"], tp)
+    group = together(c["hidden"], c["inter"] * tp, c["experts"])
     return Measured(f"grouped_gemm.{key}", "expert_layer", device(name), c, seconds, group, dtype, weight)
 
 
@@ -57,5 +57,5 @@ def k4_experts(data: Path, name: str, gpu: str) -> Measured:
     c = {name: values[np.flatnonzero(possible)] for name, values in c.items()}
     seconds = c.pop("seconds")
     c["active_experts"] = c["experts"]
-    group = together(c["rows"], c["experts"])
+    group = together(c["experts"], c["n"], c["k"])
     return Measured("grouped_gemm.fp8", "grouped_gemm", cluster, c, seconds, group, "fp8", 1.0)

@@ -1,4 +1,4 @@
-"""Measured matrix products: columns ``m``, ``n``, ``k``."""
+"""Measured matrix products: columns ``m``, ``n``, ``k``. Rows of the same weights are held out together."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ _BY_INPUT = ("o_proj", "down_proj")
 
 
 def k6_gemm(data: Path, name: str, tag: str, tp: int = 1) -> Measured:
-    """A layer's products in vLLM. Four weight shapes only, so rows are held out by tokens."""
+    """A layer's products in vLLM."""
     import polars as pl
 
     d = load(data / f"k6_llmservingsim_kernels/{tag}_Llama-3.1-8B_tp{tp}_dense.csv")
@@ -121,8 +121,7 @@ def k6_gemm(data: Path, name: str, tag: str, tp: int = 1) -> Measured:
     shapes = {layer: (n, k // tp) if layer in _BY_INPUT else (n // tp, k) for layer, (n, k) in LLAMA_8B.items()}
     n, k = (np.array([float(shapes[layer][i]) for layer in d["layer"]]) for i in (0, 1))
     d = d.with_columns(pl.Series("n", n), pl.Series("k", k)).rename({"tokens": "m"})
-    group = together(numbers(d, m="m")["m"])
-    return _measured("gemm.bf16", name, d, pl.col("time_us") * 1e-6, group=group)
+    return _measured("gemm.bf16", name, d, pl.col("time_us") * 1e-6)
 
 
 def k6_head(data: Path, name: str, tag: str, tp: int = 1) -> Measured:
@@ -132,5 +131,4 @@ def k6_head(data: Path, name: str, tag: str, tp: int = 1) -> Measured:
     d = load(data / f"k6_llmservingsim_kernels/{tag}_Llama-3.1-8B_tp{tp}_per_sequence.csv")
     d = d.filter(pl.col("layer") == "lm_head").rename({"sequences": "m"})
     d = d.with_columns(pl.lit(128256 / tp).alias("n"), pl.lit(4096.0).alias("k"))
-    group = together(numbers(d, m="m")["m"])
-    return _measured("gemm.bf16", name, d, pl.col("time_us") * 1e-6, group=group)
+    return _measured("gemm.bf16", name, d, pl.col("time_us") * 1e-6)

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 def _stream(
-    kind: str, name: str, frame: pl.DataFrame, size: Any, seconds: Any, group: Any, cold: Any = 0.0
+    kind: str, name: str, frame: pl.DataFrame, size: Any, seconds: Any, *group: Any, cold: Any = 0.0
 ) -> Measured:
-    c = numbers(frame, bytes=size, cold_bytes=cold, seconds=seconds, group=group)
+    """Rows are held out together that are equal in all of ``group``."""
+    c = numbers(frame, bytes=size, cold_bytes=cold, seconds=seconds)
     whole = np.flatnonzero(~np.isnan(c["bytes"]) & ~np.isnan(c["seconds"]) & (c["seconds"] > 0))
+    names = together(*(numbers(frame, group=g)["group"] for g in group))
     c = {key: values[whole] for key, values in c.items()}
-    seconds, groups = c.pop("seconds"), together(c.pop("group"))
-    return Measured(f"pointwise.{kind}", kind, device(name), c, seconds, groups)
+    return Measured(f"pointwise.{kind}", kind, device(name), c, c.pop("seconds"), [names[i] for i in whole])
 
 
 def k2_stream(data: Path, name: str, gpu: str, kind: str) -> Measured:
@@ -36,7 +37,8 @@ def k2_stream(data: Path, name: str, gpu: str, kind: str) -> Measured:
         "norm": ("input_layernorm_ms", 4 * t * h),
     }[kind]
     d = d.filter(pl.col(column) >= 4e-3)
-    return _stream(kind, name, d, size, pl.col(column) * 1e-3, "num_tokens")
+    rank = (h, pl.col("n_expanded_embd"), tp)  # of a model: there are only two on H100
+    return _stream(kind, name, d, size, pl.col(column) * 1e-3, *rank)
 
 
 def k3_stream(data: Path, name: str, gpu: str, kind: str, least_s: float = 0.0) -> Measured:
@@ -63,7 +65,7 @@ def k5_stream(data: Path, name: str, kind: str) -> Measured:
         "activation": ("mlp_act_ms", 6 * t * 53248 / tp, 0.0),
         "rope": ("attn_rope_ms", 4 * t * 136 * 128 / tp, 0.0),
     }[kind]
-    return _stream(kind, name, d, size, pl.col(column) * 1e-3, "num_tokens", cold)
+    return _stream(kind, name, d, size, pl.col(column) * 1e-3, "num_tokens", cold=cold)
 
 
 def k6_stream(data: Path, name: str, tag: str, kind: str, tp: int = 1) -> Measured:
