@@ -44,7 +44,7 @@ SUSTAINED = (
 
 
 FOLDS = 5
-MOST_ROWS = 6000
+MOST_ROWS = 3000
 """Of a table: more add nothing to a dozen constants."""
 
 
