@@ -31,7 +31,7 @@ class _Data(BaseModel):
 
 
 class Fit(_Data):
-    """What an entry was fitted on. Errors are |predicted/measured - 1| on the fifth of the points held out."""
+    """What an entry was fitted on. Errors are |predicted/measured - 1| of models or shapes left out of the fit."""
 
     device: str
     data: str
