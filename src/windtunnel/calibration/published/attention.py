@@ -19,14 +19,20 @@ from windtunnel.ops.values import Array
 PROMPT = ("tokens", "pairs", "context", "heads", "kv_heads", "head_dim", "v_head_dim")
 DECODE = ("sequences", "context", "heads", "kv_heads", "head_dim", "v_head_dim", "kv_bytes_per_token")
 
+HEADS = "(heads, KV heads, head size)"
 
-def _measured(name: str, generation: str, c: dict[str, Array], group: list[str], dtype: str = "bf16") -> Measured:
+
+def _measured(
+    name: str, generation: str, c: dict[str, Array], group: list[str], dtype: str = "bf16", held: str = HEADS
+) -> Measured:
     """``c`` has the shape and ``seconds``; decodes are told by their ``sequences``."""
     kernel, shape = ("attention", PROMPT) if "tokens" in c else ("attention_decode", DECODE)
     key = f"{generation}.{dtype}" if dtype != "bf16" else generation
     runtime = replace(GRAPHS, attention=generation)
     columns = {n: c[n] for n in shape}
-    return Measured(f"{kernel}.{key}", kernel, device(name), columns, c["seconds"], group, dtype, runtime=runtime)
+    return Measured(
+        f"{kernel}.{key}", kernel, device(name), columns, c["seconds"], group, dtype, runtime=runtime, held=held
+    )
 
 
 def k1_prompts(
@@ -134,7 +140,7 @@ def k4_prompts(data: Path, name: str, gpu: str) -> Measured:
         d, tokens=s, pairs=s * (s + 1) / 2, context=s, heads=128.0, kv_heads=128.0, head_dim=192.0, v_head_dim=128.0,
         seconds=pl.col("latency_us") * 1e-6,
     )  # fmt: skip
-    return _measured(name, "flash3", c, together(c["tokens"]))
+    return _measured(name, "flash3", c, together(c["tokens"]), held="sizes")
 
 
 def k5_attention(
@@ -163,8 +169,9 @@ def k5_attention(
     else:
         c["context"], c["kv_bytes_per_token"] = sequences * (past + 1), 4.0 * c["kv_heads"] * c["head_dim"]
     several = len(set(c["heads"])) > 3
-    group = together(c["heads"]) if several else together(c["heads"], sequences, c["context"])
-    return _measured(name, generation, c, group)
+    if several:
+        return _measured(name, generation, c, together(c["heads"]), held="tensor-parallel sizes")
+    return _measured(name, generation, c, together(c["heads"], sequences, c["context"]), held="sizes")
 
 
 def k6_attention(data: Path, name: str, tag: str, generation: str, tp: int = 1, *, prefill: bool) -> Measured:
@@ -181,6 +188,6 @@ def k6_attention(data: Path, name: str, tag: str, generation: str, tp: int = 1, 
     if prefill:
         chunk, past = c["chunk"], c["past"]
         c |= {"tokens": chunk, "pairs": chunk * (past + (chunk + 1) / 2), "context": past + chunk}
-        return _measured(name, generation, c, together(chunk, c["context"]))
+        return _measured(name, generation, c, together(chunk, c["context"]), held="sizes")
     c["context"], c["kv_bytes_per_token"] = c["sequences"] * c["length"], 4.0 * c["kv_heads"] * c["head_dim"]
-    return _measured(name, generation, c, together(c["sequences"], c["length"]))
+    return _measured(name, generation, c, together(c["sequences"], c["length"]), held="sizes")

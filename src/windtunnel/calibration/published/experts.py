@@ -10,9 +10,11 @@ import numpy as np
 from windtunnel.calibration.published.products import FORMATS
 from windtunnel.calibration.published.rows import Measured, device, load, numbers, together, visited
 
+MODELS = "models (experts and their size)"
 
-def k1_experts(data: Path, name: str, system: str, kind: str, *, balanced: bool) -> Measured:
-    """Whole expert layers of one rank, with routing that is balanced or follows a power law.
+
+def k1_experts(data: Path, name: str, system: str, kind: str, *, balanced: bool | None) -> Measured:
+    """Whole expert layers of one rank, with routing that is balanced or follows a power law, or either (None).
 
     Ranks of an expert-parallel group are left out: how many rows theirs got is not stated for skewed routing, and
     vLLM's kernel there also handles the rows of experts that are elsewhere. ``active_experts`` of skewed routing is
@@ -21,11 +23,9 @@ def k1_experts(data: Path, name: str, system: str, kind: str, *, balanced: bool)
     import polars as pl
 
     d = load(data / f"k1_aiconfigurator/moe_{system}.csv")
-    d = d.filter(
-        (pl.col("moe_dtype") == kind)
-        & (pl.col("moe_ep_size") == 1)
-        & ((pl.col("distribution") == "balanced") == balanced)
-    )
+    d = d.filter((pl.col("moe_dtype") == kind) & (pl.col("moe_ep_size") == 1))
+    if balanced is not None:
+        d = d.filter((pl.col("distribution") == "balanced") == balanced)
     nongated = pl.col("kernel_source").str.contains("nongated")
     c = numbers(
         d, rows=pl.col("num_tokens") * pl.col("topk"), experts="num_experts", hidden="hidden_size",
@@ -33,10 +33,10 @@ def k1_experts(data: Path, name: str, system: str, kind: str, *, balanced: bool)
         tp="moe_tp_size", seconds=pl.col("latency_ms") * 1e-3,
     )  # fmt: skip
     seconds, tp = c.pop("seconds"), c.pop("tp")
-    c["active_experts"] = visited(c["experts"], c["rows"], balanced=balanced)
+    c["active_experts"] = visited(c["experts"], c["rows"], balanced=bool(balanced))
     key, dtype, weight = FORMATS[kind]
     group = together(c["hidden"], c["inter"] * tp, c["experts"])
-    return Measured(f"grouped_gemm.{key}", "expert_layer", device(name), c, seconds, group, dtype, weight)
+    return Measured(f"grouped_gemm.{key}", "expert_layer", device(name), c, seconds, group, dtype, weight, held=MODELS)
 
 
 def k4_experts(data: Path, name: str, gpu: str) -> Measured:
@@ -58,4 +58,4 @@ def k4_experts(data: Path, name: str, gpu: str) -> Measured:
     seconds = c.pop("seconds")
     c["active_experts"] = c["experts"]
     group = together(c["experts"], c["n"], c["k"])
-    return Measured("grouped_gemm.fp8", "grouped_gemm", cluster, c, seconds, group, "fp8", 1.0)
+    return Measured("grouped_gemm.fp8", "grouped_gemm", cluster, c, seconds, group, "fp8", 1.0, held=MODELS)

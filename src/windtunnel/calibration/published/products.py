@@ -27,8 +27,9 @@ FORMATS: Mapping[str, tuple[str, str, float]] = {
 
 def _measured(family: str, name: str, frame: pl.DataFrame, seconds: Any, **more: Any) -> Measured:
     columns = numbers(frame, m="m", n="n", k="k")
-    group = more.pop("group", None) or together(columns["n"], columns["k"])
-    return Measured(family, "gemm", device(name), columns, numbers(frame, seconds=seconds)["seconds"], group, **more)
+    more = {"group": together(columns["n"], columns["k"]), "held": "weight shapes (n, k)", **more}
+    seconds = numbers(frame, seconds=seconds)["seconds"]
+    return Measured(family, "gemm", device(name), columns, seconds, **more)
 
 
 def k1_gemm(data: Path, name: str, system: str, kind: str, framework: str = "") -> Measured:
@@ -77,7 +78,7 @@ def k3_gemm(data: Path, name: str, gpu: str) -> Measured:
     d = d.rename({"m_or_rows": "m", "n_or_cols": "n"})
     # The work, not the weights: rows are squares and one model's shapes.
     group = together(numbers(d, size=pl.col("m") * pl.col("k"))["size"])
-    return _measured("gemm.bf16", name, d, pl.col("latency_ms") * 1e-3, dtype="fp16", group=group)
+    return _measured("gemm.bf16", name, d, pl.col("latency_ms") * 1e-3, dtype="fp16", group=group, held="sizes")
 
 
 def k4_gemm(data: Path, name: str, gpu: str) -> Measured:

@@ -30,7 +30,7 @@ class Measured:
 
     ``family``: the entry of the calibration that prices it, and what else tells it apart. ``columns``: arrays [rows]
     by the names that :mod:`windtunnel.ops.build` gives a shape. ``group`` [rows]: rows of one group are alike and are
-    held out together. ``weight`` and ``act``: bytes of a weight as stored and of an input.
+    held out together; ``held`` says what they share. ``weight`` and ``act``: bytes of a weight as stored, of an input.
     """
 
     family: str
@@ -43,6 +43,7 @@ class Measured:
     weight: float = 2.0
     act: float = 2.0
     runtime: Runtime = GRAPHS
+    held: str = "sizes"
 
     def __len__(self) -> int:
         return len(self.seconds)

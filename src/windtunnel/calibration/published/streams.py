@@ -14,14 +14,21 @@ if TYPE_CHECKING:
 
 
 def _stream(
-    kind: str, name: str, frame: pl.DataFrame, size: Any, seconds: Any, *group: Any, cold: Any = 0.0
+    kind: str,
+    name: str,
+    frame: pl.DataFrame,
+    size: Any,
+    seconds: Any,
+    *group: Any,
+    cold: Any = 0.0,
+    held: str = "sizes",
 ) -> Measured:
     """Rows are held out together that are equal in all of ``group``."""
     c = numbers(frame, bytes=size, cold_bytes=cold, seconds=seconds)
     whole = np.flatnonzero(~np.isnan(c["bytes"]) & ~np.isnan(c["seconds"]) & (c["seconds"] > 0))
     names = together(*(numbers(frame, group=g)["group"] for g in group))
     c = {key: values[whole] for key, values in c.items()}
-    return Measured(f"pointwise.{kind}", kind, device(name), c, c.pop("seconds"), [names[i] for i in whole])
+    return Measured(f"pointwise.{kind}", kind, device(name), c, c.pop("seconds"), [names[i] for i in whole], held=held)
 
 
 def k2_stream(data: Path, name: str, gpu: str, kind: str) -> Measured:
@@ -38,7 +45,7 @@ def k2_stream(data: Path, name: str, gpu: str, kind: str) -> Measured:
     }[kind]
     d = d.filter(pl.col(column) >= 4e-3)
     rank = (h, pl.col("n_expanded_embd"), tp)  # of a model: there are only two on H100
-    return _stream(kind, name, d, size, pl.col(column) * 1e-3, *rank)
+    return _stream(kind, name, d, size, pl.col(column) * 1e-3, *rank, held="models and their tensor-parallel sizes")
 
 
 def k3_stream(data: Path, name: str, gpu: str, kind: str, least_s: float = 0.0) -> Measured:
