@@ -29,6 +29,9 @@ def render_validation(found: Mapping[str, Any], *, worst: int = 3) -> Renderable
     blocks: list[RenderableType] = [table]
     for entry in found["datasets"]:
         blocks += _details(entry, worst)
+    absent = next((e["note"] for e in found["datasets"] if not e["available"]), None)
+    if absent is not None:
+        blocks += [Text(""), Text(absent[:1].upper() + absent[1:])]
     return Group(*blocks)
 
 
@@ -47,6 +50,8 @@ def _lines(table: Table, entry: Mapping[str, Any]) -> None:
 
 def _details(entry: Mapping[str, Any], worst: int) -> list[RenderableType]:
     lines: list[RenderableType] = []
+    if not entry["available"]:
+        return lines
     if len(entry["metrics"]) > FEW:
         worst = 1
     for metric, s in entry["metrics"].items():
@@ -62,7 +67,7 @@ def _details(entry: Mapping[str, Any], worst: int) -> list[RenderableType]:
     refused = entry["refused"]
     if refused:
         lines.append(Text(f"  {len(refused)} without an answer, such as {refused[0]['label']}: {refused[0]['why']}"))
-    if entry["left_out"] and entry["available"]:
+    if entry["left_out"]:
         lines.append(Text(f"  {entry['left_out']} rows need the data folder (--data)"))
     if entry["note"]:
         lines.append(Text(f"  {entry['note']}", style="dim"))
