@@ -150,7 +150,7 @@ def draw(name: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Non
         else:
             edges = np.unique(np.quantile(seconds, np.linspace(0, 1, 25)))
             at = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, len(edges) - 2)
-            parts = [at == i for i in range(len(edges) - 1)]
+            parts = [at == i for i in range(len(edges) - 1) if (at == i).any()]
             middle = [np.median(seconds[part]) for part in parts]
             low, mid, high = ([np.quantile(ratio[part], q) for part in parts] for q in (0.1, 0.5, 0.9))
             axis.fill_between(middle, low, high, alpha=0.3, color="tab:blue", linewidth=0)
