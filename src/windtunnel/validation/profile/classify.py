@@ -124,10 +124,11 @@ def classify_kernel(name: str, ops: tuple[str, ...] = ()) -> str:
     if _optimizer(ops):
         return "optimizer"
     named = _match(_KERNELS, text)
-    if named is not None and named != "copy":
+    if named not in (None, "copy", "softmax"):
         return named
+    # One softmax kernel serves attention and the loss, and anything may be copied: the operators around know.
     asked = [k for k in map(_operator_kind, ops) if k not in (None, HOST)]
-    return _telling(asked) or named or _match(_FALLBACK, text) or OTHER
+    return _telling([*asked, named, _match(_FALLBACK, text)]) or OTHER
 
 
 @lru_cache(maxsize=4096)

@@ -31,6 +31,7 @@ ROUNDING = 0.005
 """Microseconds by which an event may outlast the one around it: a double holds no more of a clock's 10^12."""
 
 Dims = tuple[tuple[int, ...], ...]
+_Kernel = tuple[float, float, Mapping[str, Any], str]  # start, microseconds, args, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class _Call:
 class _Events:
     """The events that count, sorted by what they are."""
 
-    kernels: list[tuple[float, float, Mapping[str, Any], str]] = field(default_factory=list)
+    kernels: list[_Kernel] = field(default_factory=list)
     calls: dict[Any, list[_Call]] = field(default_factory=lambda: defaultdict(list))
     by_correlation: dict[Any, _Call] = field(default_factory=dict)
     by_id: dict[Any, _Call] = field(default_factory=dict)
@@ -190,7 +191,7 @@ def _sort(events: Sequence[Any]) -> _Events:
         args = event.get("args")
         args = args if isinstance(args, dict) else {}
         if category in _DEVICE:
-            found.kernels.append((start, start + duration, args, name))
+            found.kernels.append((start, duration, args, name))
         elif category in _ANNOTATION and name.startswith(STEP):
             found.steps.append((name, start, start + duration))
         else:
@@ -230,15 +231,15 @@ def _nest(calls: list[_Call]) -> None:
         open_.append(call)
 
 
-def _kernel(kernel: tuple[float, float, Mapping[str, Any], str], events: _Events, zero: float) -> Work:
-    start, end, args, name = kernel
+def _kernel(kernel: _Kernel, events: _Events, zero: float) -> Work:
+    start, duration, args, name = kernel
     launch = events.by_correlation.get(str(args.get("correlation")))
     call = launch if launch is not None and launch.operator() is not None else None
     call = call or events.by_id.get(str(args.get("External id")))
     issued = launch.start if launch is not None else call.start if call is not None else start
     around = call.operator() if call is not None else None
     return Work(
-        name, (start - zero) * 1e-6, (end - zero) * 1e-6, (end - start) * 1e-6, (issued - zero) * 1e-6,
+        name, (start - zero) * 1e-6, (start + duration - zero) * 1e-6, duration * 1e-6, (issued - zero) * 1e-6,
         call.chain() if call is not None else (), *((around.name, around.start), around.dims) if around else (None, ()),
     )  # fmt: skip
 
@@ -251,13 +252,11 @@ def _operator(call: _Call, zero: float) -> Work:
     )
 
 
-def _one_device(
-    kernels: list[tuple[float, float, Mapping[str, Any], str]],
-) -> tuple[list[tuple[float, float, Mapping[str, Any], str]], list[str]]:
+def _one_device(kernels: list[_Kernel]) -> tuple[list[_Kernel], list[str]]:
     """The kernels of the busiest device; a prediction is for one."""
     busy: dict[str, float] = defaultdict(float)
-    for start, end, args, _ in kernels:
-        busy[str(args.get("device"))] += end - start
+    for _, duration, args, _ in kernels:
+        busy[str(args.get("device"))] += duration
     if len(busy) == 1:
         return kernels, []
     most = max(busy, key=lambda d: busy[d])
