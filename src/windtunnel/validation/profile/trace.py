@@ -118,7 +118,7 @@ class _Events:
 
 
 def read_trace(path: str | Path) -> Trace:
-    """The trace in a file, plain or gzip-compressed. It is read whole: about six times its size in memory.
+    """The trace in a file, plain or gzip-compressed. It is read whole: about eight times its size in memory.
 
     Raises:
         ScenarioError: no such file, not a profiler's trace, or one without any kernel or operator.
