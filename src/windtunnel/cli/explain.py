@@ -100,25 +100,17 @@ def _check(name: str, values: Mapping[str, Any]) -> None:
 
 
 def _show_tree(result: Any, options: Options, *, as_json: bool) -> None:
+    from windtunnel.cli.answer import explain_width, operators, trees
     from windtunnel.cli.output import print_json, print_report
 
-    cluster = _cluster(options)
-    trees = dict(result.tree) if isinstance(result.tree, Mapping) else {"": result.tree}
     if as_json:
-        from dataclasses import asdict
-
-        from windtunnel.report.operators import operator_rows
-
-        rows = {name: [asdict(row) for row in operator_rows(tree, cluster)] for name, tree in trees.items()}
-        print_json({"operators": rows.get("", rows), "warnings": result.warnings}, result.warnings)
-        return
-    from windtunnel.report import explain
-    from windtunnel.report.explanation import WIDTH
-
-    print_report(*(explain(tree, cluster, title=name) + "\n" for name, tree in trees.items()), width=WIDTH)
+        print_json({"operators": operators(result, options), "warnings": result.warnings}, result.warnings)
+    else:
+        print_report(*trees(result, options), width=explain_width())
 
 
 def _show_against(name: str, result: Any, options: Options, trace: Any, values: Mapping[str, Any]) -> None:
+    from windtunnel.cli.answer import cluster_of
     from windtunnel.cli.output import print_json, print_report
     from windtunnel.report.against import render_against
     from windtunnel.validation.profile import against
@@ -129,16 +121,10 @@ def _show_against(name: str, result: Any, options: Options, trace: Any, values: 
     world = 1
     for axis in ("tp", "pp", "dp", "cp"):
         world *= int(plan.get(axis, 1))
-    found = against(trace, tree, _cluster(options), steps=values["steps"], world=world)
+    found = against(trace, tree, cluster_of(options), steps=values["steps"], world=world)
     found["warnings"] += result.warnings
     if values["json"]:
         print_json(found, found["warnings"])
         return
     what = f"{phase} of {result.model}" if phase else f"training {result.model}"
     print_report(render_against(found, f"{values['against']} beside {what} on {result.on}"))
-
-
-def _cluster(options: Options) -> Any:
-    from windtunnel.hardware import parse_cluster
-
-    return parse_cluster(options.on, dict(options.set))
