@@ -80,8 +80,8 @@ FREE: dict[str, Bounds] = {
     },
     "attention": {
         "fixed_s": (2e-6, 10e-6, 40e-6), "compute": (0.2, 0.8, 0.95), "vector": (0.02, 0.3, 1.0),
-        "wave": (0.0, 0.3, 1.0), "diagonal": (0.0, 64.0, 512.0), 
-        "tile_s": (0.0, 1e-6, 10e-6), "alone": (0.25, 1.0, 2.0),
+        "wave": (0.0, 0.3, 1.0), "diagonal": (0.0, 64.0, 512.0),
+        "tile_s": (0.0, 1e-6, 10e-6), "write": (0.0, 1.0, 4.0), "alone": (0.25, 1.0, 2.0),
     },
     "attention_decode": {
         "fixed_s": (2e-6, 10e-6, 40e-6), "bandwidth": (0.4, 0.85, 0.97), "wave_s": (0.0, 3e-6, 30e-6),
@@ -240,7 +240,7 @@ def targets(data: Path) -> list[Target]:
         return attentions.k6_attention(data, device, tag, "flash2", prefill=prefill)
 
     llama_7b, llama_405b = ("a800", "a800_llama2_7b", 32, 32, "flash2"), ("h800", "h800_llama31_405b", 128, 8, "flash3")
-    a100, h100 = "a100-80gb-sxm", "h100-sxm"
+    a100, h100, pro = "a100-80gb-sxm", "h100-sxm", "rtx-pro-6000"
     trt = "h100_sxm_trtllm"
     for file, device, key, source, rows in (
         ("ampere", a100, "flash2", f"{K1}, vLLM 0.14", prompts("a100_sxm_vllm", a100, "flash2")),
@@ -252,15 +252,11 @@ def targets(data: Path) -> list[Target]:
         ("ampere", "a800", "flash2", f"{K5}, FlashInfer", attentions.k5_attention(data, *llama_7b, prefill=True)),
         ("hopper", "h800", "flash3", f"{K5}, FlashInfer", attentions.k5_attention(data, *llama_405b, prefill=True)),
         ("ada", "rtx-4090", "flash2", f"{K6}, vLLM 0.19", small_attention("rtx-4090", "RTX4090", prefill=True)),
-        (
-            "blackwell",
-            "rtx-pro-6000",
-            "flash3",
-            f"{K6}, vLLM 0.19",
-            small_attention("rtx-pro-6000", "RTXPRO6000", prefill=True),
-        ),
+        ("blackwell", pro, "flash3", f"{K6}, vLLM 0.19", small_attention(pro, "RTXPRO6000", prefill=True)),
     ):
-        add(file, device, "attention", key, source, rows, not source.startswith(K1))
+        # Frontier times the writes into the cache apart.
+        more = limited("attention", "write") if source.startswith(K5) else {}
+        add(file, device, "attention", key, source, rows, not source.startswith(K1), **more)
 
     for file, device, source, rows in (
         ("ampere", a100, f"{K1}, vLLM 0.14", decodes("a100_sxm_vllm", a100, "flash2")),
@@ -271,7 +267,7 @@ def targets(data: Path) -> list[Target]:
         ("ampere", "a800", f"{K5}, FlashInfer", attentions.k5_attention(data, *llama_7b, prefill=False)),
         ("hopper", "h800", f"{K4}, FlashAttention-3 and FlashMLA", attentions.k4_decodes(data, "h800", "h800")),
         ("ada", "rtx-4090", f"{K6}, vLLM 0.19", small_attention("rtx-4090", "RTX4090", prefill=False)),
-        ("blackwell", "rtx-pro-6000", f"{K6}, vLLM 0.19", small_attention("rtx-pro-6000", "RTXPRO6000", prefill=False)),
+        ("blackwell", pro, f"{K6}, vLLM 0.19", small_attention(pro, "RTXPRO6000", prefill=False)),
     ):
         if "TensorRT" in source:  # more are not packed into one pass
             rows = rows.take(np.flatnonzero(rows.columns["heads"] <= 32 * rows.columns["kv_heads"]))
