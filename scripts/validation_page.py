@@ -35,7 +35,7 @@ that repeats it. Kernels, collectives and request logs are not shipped: they nee
 **How to read it.** An error is |predicted / measured - 1|. *Bias* is the mean of predicted / measured - 1. *Covered* is
 the share of measurements inside the 80 % interval that the prediction carries, and *width* the median of its upper over
 its lower end. For both, the interval is taken from runs of other models and sources only: a group (a model in a source)
-is never judged by itself. For a kernel a group is a model, a weight's shape, heads of attention or a size, as far as its
+is never judged by itself. For a kernel a group is a model, a weight's shape, heads of attention or a size, as its
 source tells them apart, and the interval is that of the same family's other groups on the same device.
 
 **What is not held out.** Kernel and collective constants are fitted to kernel measurements. Constants of the engines

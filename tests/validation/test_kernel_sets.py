@@ -14,6 +14,7 @@ import pytest
 from windtunnel.calibration.published import READERS, Measured, operators, read_published
 from windtunnel.calibration.published.experts import k1_experts
 from windtunnel.cost import Runtime, make_pricer
+from windtunnel.errors import ScenarioError
 from windtunnel.hardware import parse_cluster
 from windtunnel.ops import build
 from windtunnel.validation import validate
@@ -200,6 +201,15 @@ def test_without_its_folder_a_set_is_not_available(tmp_path: Path, monkeypatch: 
         for entry in validate("kernel", "collective", data=data).to_dict()["datasets"]:
             assert (entry["available"], entry["rows"], entry["metrics"]) == (False, 0, {})
             assert entry["note"].startswith("not available")
+
+
+def test_files_that_are_missing_or_of_another_layout(l40s: Path) -> None:
+    put(l40s, f"{K1}/gemm_l40s.csv", "system,m,n", "l40s,1,2")
+    with pytest.raises(ScenarioError, match="k1_aiconfigurator is not as its source has it: "):
+        validate("k1-l40s", data=l40s)
+    (l40s / K1 / "gemm_l40s.csv").unlink()
+    (entry,) = validate("k1-l40s", data=l40s).to_dict()["datasets"]
+    assert not entry["available"]
 
 
 def test_every_set_with_a_reader_says_whose_rows_it_reads() -> None:

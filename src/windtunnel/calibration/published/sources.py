@@ -8,6 +8,7 @@ from pathlib import Path
 
 from windtunnel.calibration.published import attention, collectives, experts, products, streams
 from windtunnel.calibration.published.rows import Measured
+from windtunnel.errors import ScenarioError
 
 A100, H100, H200, V100 = "a100-80gb-sxm", "h100-sxm", "h200-sxm", "v100-sxm"
 SYSTEMS = {A100: "a100_sxm", H100: "h100_sxm", H200: "h200_sxm", "l40s": "l40s"}
@@ -174,8 +175,18 @@ READERS: Mapping[str, tuple[str, Callable[[Path, str], Iterable[Measured]]]] = {
 
 
 def read_published(reader: str, data: Path, device: str) -> list[Measured] | None:
-    """A source's runs on a device; None where the folder ``data`` does not hold the source."""
+    """A source's runs on a device; None where the folder ``data`` does not hold the source, or not all of it.
+
+    Raises:
+        ScenarioError: a file of another layout.
+    """
+    import polars as pl
+
     folder, read = READERS[reader]
-    if not (data / folder).is_dir():
+    try:
+        return [m for m in read(data, device) if len(m)]
+    except FileNotFoundError:
         return None
-    return [m for m in read(data, device) if len(m)]
+    except pl.exceptions.PolarsError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ScenarioError(f"{data / folder} is not as its source has it: {reason[:200]}") from None
