@@ -1,0 +1,1 @@
+"""Fitting the constants of kernels, machines and engines to what was measured."""
