@@ -18,7 +18,9 @@ def written(folder: Path, text: str) -> str:
 
 def test_constants_of_a_file_are_used_by_every_command(tmp_path: Path) -> None:
     serve = {"model": "llama-3.1-8b", "on": "1xh100-sxm"}
-    file = written(tmp_path, "engine:\n  vllm: {host_s_per_step: 0.1, first_token_s: 3}\n  fsdp: {host_s_per_step: 9}\n")
+    file = written(
+        tmp_path, "engine:\n  vllm: {host_s_per_step: 0.1, first_token_s: 3}\n  fsdp: {host_s_per_step: 9}\n"
+    )
     assert wt.infer(**serve, calibration=file).tpot_s > wt.infer(**serve).tpot_s + 0.09
     asked = {**serve, "requests": 3, "rate": 1.0, "input_length": "100", "output_length": "5"}
     slow, usual = wt.simulate(**asked, calibration=file), wt.simulate(**asked)

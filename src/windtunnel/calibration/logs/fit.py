@@ -31,7 +31,8 @@ STEP = 0.1
 """Of finite differences, in prior widths: simulated latencies are steps at smaller ones."""
 LOST = 3.0
 """Logarithmic error of what is measured and not predicted (a request that is never answered)."""
-ITERATIONS = 8
+ITERATIONS = 6
+REWEIGHTED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +82,7 @@ class _Model:
             moved = u.copy()
             moved[i] += STEP if u[i] + STEP <= self.bounds()[1][i] else -STEP
             columns.append((self.errors(moved) - self.errors(u)) / (moved[i] - u[i]))
-        return np.array(columns, dtype=np.float64).reshape(len(free), -1).T
+        return np.array(columns, dtype=np.float64).reshape(len(free), len(self.log.measured)).T
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,12 +103,12 @@ def fit(log: Observations, constants: Sequence[Constant], use: Mask | None = Non
     blocks = sorted(set(log.block[chosen].tolist()))
     free = tuple(range(len(constants)))
     u, deviation = np.zeros(len(constants)), np.ones(len(constants))
+    jacobian = model.jacobian(u, free)
     while True:
-        u = _solved(model, u, free, chosen, model.errors, lambda at, of=free: model.jacobian(at, of))
-        jacobian = model.jacobian(u, free)
+        u, jacobian = _descended(model, u, free, jacobian, chosen)
         parts = {}
         if len(blocks) > 1:
-            parts = {b: _refitted(model, u, free, jacobian, chosen & (log.block != b)) for b in blocks}
+            parts = {b: _straight(model, u, free, jacobian, chosen & (log.block != b)) for b in blocks}
         at = list(free)
         deviation[at] = _deviations(model, u, jacobian, chosen)
         if parts:
@@ -124,19 +125,43 @@ def fit(log: Observations, constants: Sequence[Constant], use: Mask | None = Non
                 {b: {names[i]: each[names[i]] for i in free} for b, each in named.items()},
                 deviation,
             )
+        jacobian = np.delete(jacobian, free.index(worst), axis=1)
         free = tuple(i for i in free if i != worst)
         u = u.copy()
         u[worst] = 0.0
 
 
-def _refitted(model: _Model, u: Floats, free: Sequence[int], jacobian: Floats, use: Mask) -> Floats:
-    """The constants on part of the observations, by the fit's own derivatives at ``u``."""
+def _descended(model: _Model, u: Floats, free: Sequence[int], jacobian: Floats, use: Mask) -> tuple[Floats, Floats]:
+    """(the maximum of the posterior, derivatives there or next to it). ``jacobian``: from near ``u``; it is made anew
+    only where it leads nowhere or far, since each column is a prediction of the whole log."""
+    fresh = False
+    for _ in range(ITERATIONS if free else 0):
+        step = _straight(model, u, free, jacobian, use) - u
+        spread = _spread(model.log, model.errors(u), use, len(free))[use]
+        before = _loss(model.errors(u)[use], spread, u)
+        tried = (u + part * step for part in (1.0, 0.5, 0.25, 0.125))
+        moved = next((t for t in tried if _loss(model.errors(t)[use], spread, t) < before), u)
+        small = float(np.abs(moved - u).max()) < STEP / 2
+        u = moved
+        if small and fresh:
+            break
+        jacobian, fresh = model.jacobian(u, free), True
+    return u, jacobian
 
-    def straight(at: Floats) -> Floats:
-        found: Floats = model.errors(u) + jacobian @ (at - u)[list(free)]
-        return found
 
-    return _solved(model, u, free, use, straight, lambda _: jacobian)
+def _straight(model: _Model, u: Floats, free: Sequence[int], jacobian: Floats, use: Mask) -> Floats:
+    """The maximum of the posterior of the observations ``use`` were predictions straight lines from ``u``, by least
+    squares with weights made anew; bounds hold."""
+    low, high = model.bounds()
+    at, j = list(free), jacobian[use]
+    found = u.copy()
+    for _ in range(REWEIGHTED if at else 0):
+        errors = model.errors(u) + jacobian @ (found - u)[at]
+        weights = _weights(errors, _spread(model.log, errors, use, len(at)))[use]
+        curvature = j.T @ (weights[:, None] * j) + np.eye(len(at))
+        gradient = j.T @ (weights * errors[use]) + found[at]
+        found[at] += _bounded(curvature, gradient, low[at] - found[at], high[at] - found[at])
+    return found
 
 
 def _spread(log: Observations, errors: Floats, use: Mask, constants: int) -> Floats:
@@ -169,35 +194,6 @@ def _deviations(model: _Model, u: Floats, jacobian: Floats, use: Mask) -> Floats
     curvature = jacobian[use].T @ (weights * jacobian[use]) + np.eye(jacobian.shape[1])
     found: Floats = np.sqrt(np.diag(np.linalg.inv(curvature)))
     return found
-
-
-def _solved(
-    model: _Model, start: Floats, free: Sequence[int], use: Mask,
-    errors_at: Callable[[Floats], Floats], jacobian_at: Callable[[Floats], Floats],
-) -> Floats:  # fmt: skip
-    """The maximum of the posterior by Gauss-Newton steps, halved until they help; bounds hold."""
-    u, at = start.copy(), list(free)
-    for _ in range(ITERATIONS if at else 0):
-        errors = errors_at(u)
-        spread = _spread(model.log, errors, use, len(at))
-        weights = _weights(errors, spread)
-        j = jacobian_at(u)[use]
-        curvature = j.T @ (weights[use, None] * j) + np.eye(len(at))
-        gradient = j.T @ (weights[use] * errors[use]) + u[at]
-        step = _bounded(curvature, gradient, *(x[at] - u[at] for x in model.bounds()))
-        before = _loss(errors[use], spread[use], u)
-        for part in (1.0, 0.5, 0.25, 0.125):
-            moved = u.copy()
-            moved[at] += part * step
-            if _loss(errors_at(moved)[use], spread[use], moved) < before:
-                break
-        else:
-            return u
-        small = float(np.abs(moved - u).max()) < STEP / 4
-        u = moved
-        if small:
-            break
-    return u
 
 
 def _bounded(curvature: Floats, gradient: Floats, low: Floats, high: Floats) -> Floats:

@@ -17,7 +17,8 @@ class FittedConstant:
     """``value`` with its standard error; a constant that the log cannot identify is ``kept`` at its shipped value.
 
     ``prior``: the width around the shipped value within which it was taken to lie; ``uncertain``: its standard error
-    over that, when it was last fitted (0: the log alone decides, 1: the log says nothing). ``at_bound``: it stopped at the end of what is physical.
+    over that, when it was last fitted (0: the log alone decides, 1: the log says nothing). ``at_bound``: it stopped at
+    the end of what is physical.
     """
 
     name: str
