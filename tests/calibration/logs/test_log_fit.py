@@ -40,7 +40,7 @@ def serving(folder: Path) -> LogCalibration:
     own.write_text("engine: {vllm: {host_s_per_step: 2.0e-3, host_s_per_sequence: 6.0e-5, first_token_s: 0.01}}\n")
     asked = {"requests": 240, "rate": 3.0, "input_length": "lognormal:mean=600,cv=1", "output_length": "uniform:10,300"}
     run = wt.simulate(**SERVED, **asked, calibration=str(own))
-    log = folder / "requests.csv"
+    log = folder / "requests.parquet"
     write_requests(run.outcome, run.workload, str(log))
     return calibrate_from_log(log, SERVED)
 

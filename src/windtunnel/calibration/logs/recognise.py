@@ -42,7 +42,7 @@ def recognise(path: str | Path) -> Kind | None:
     columns = [name.strip().strip('"') for name in first.split(",")]
     if any(name in STEP_TIMES for name in columns):
         return "training runs"
-    if _has_tokens(columns) or Path(path).suffix == ".parquet":
+    if _has_tokens(columns) or head.startswith("PAR1"):  # Parquet
         return "requests"
     bare = without_colours(head)
     if MEGATRON_STEP.search(bare):
