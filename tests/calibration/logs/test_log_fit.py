@@ -38,7 +38,7 @@ def serving(folder: Path) -> LogCalibration:
     """Of a run whose engine has 2 ms a step, 60 us a sequence and 10 ms a request."""
     own = folder / "true.yaml"
     own.write_text("engine: {vllm: {host_s_per_step: 2.0e-3, host_s_per_sequence: 6.0e-5, first_token_s: 0.01}}\n")
-    asked = {"requests": 240, "rate": 3.0, "input_length": "lognormal:mean=600,cv=1", "output_length": "uniform:10,300"}
+    asked = {"requests": 240, "rate": 1.5, "input_length": "lognormal:mean=600,cv=1", "output_length": "uniform:10,300"}
     run = wt.simulate(**SERVED, **asked, calibration=str(own))
     log = folder / "requests.parquet"
     write_requests(run.outcome, run.workload, str(log))

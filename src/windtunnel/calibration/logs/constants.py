@@ -8,11 +8,11 @@ from typing import Any
 
 from windtunnel.cost import Calibration, effective_dtype, load_calibration
 from windtunnel.cost.kernels import WIDER
-from windtunnel.engine.train import TrainScenario
 from windtunnel.hardware.yaml_file import read_user_yaml
 from windtunnel.scenario.engines import ServeEngine, TrainEngine
 from windtunnel.scenario.own_engine import SECTION
 from windtunnel.scenario.simulate_options import SimulateOptions
+from windtunnel.scenario.train import TrainScenario
 
 SUSTAINED = "sustained"
 """Not of the profile: the factor on the ``sustained`` fractions of matrix products and attention in the kernel

@@ -31,7 +31,7 @@ STEP = 0.1
 """Of finite differences, in prior widths: simulated latencies are steps at smaller ones."""
 LOST = 3.0
 """Logarithmic error of what is measured and not predicted (a request that is never answered)."""
-ITERATIONS = 6
+ITERATIONS = 20
 REWEIGHTED = 10
 
 
@@ -139,7 +139,7 @@ def _descended(model: _Model, u: Floats, free: Sequence[int], jacobian: Floats, 
         step = _straight(model, u, free, jacobian, use) - u
         spread = _spread(model.log, model.errors(u), use, len(free))[use]
         before = _loss(model.errors(u)[use], spread, u)
-        tried = (u + part * step for part in (1.0, 0.5, 0.25, 0.125))
+        tried = (u + part * step for part in (1.0, 0.5, 0.25, 0.125, 0.0625))
         moved = next((t for t in tried if _loss(model.errors(t)[use], spread, t) < before), u)
         small = float(np.abs(moved - u).max()) < STEP / 2
         u = moved
