@@ -1,0 +1,339 @@
+"""Fits a device's kernel constants to measured kernels and writes them as a file for ``--calibration``.
+
+Each entry is fitted by robust least squares on the logarithm of predicted over measured, within physical bounds. A
+parameter is fitted only where the rows can tell it: it must move the prices in a way of its own, and there must be a
+few shapes for each. The others keep the constants that the device had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import yaml
+
+from windtunnel.calibration.forms import CHOICES, FREE, Entry, Family, families, inherited, predict, rates_of
+from windtunnel.calibration.layout import Sample, Table
+from windtunnel.cost.calibration import Calibration, load_calibration
+from windtunnel.cost.kernels import Rates
+from windtunnel.hardware.machine import Cluster
+from windtunnel.ops.values import Array
+from windtunnel.scenario.files import write_file
+
+SHAPES_A_PARAMETER = 3
+"""Distinct shapes that each fitted parameter takes at least."""
+EFFECT = 0.03
+"""Least effect of a fitted parameter: over its range, by itself, on the prices (rms of the logarithm)."""
+LOOSE = 0.3
+"""A parameter whose standard error is more of its range is not fitted."""
+SHAPES_FOR_CHOICES = 12
+HELD_OUT_FROM = 10
+"""Shapes from which a fifth is held out; with fewer the error is that of the fitted shapes themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFit:
+    """One fitted entry. ``values``: fitted constants and chosen ones; ``error``: their standard errors; ``kept``:
+    what stayed as it was, by reason; ``at_bound``: fitted to the edge of what is physical.
+
+    ``median``, ``p90``, ``bias`` (median of predicted over measured less 1) are over ``held_out`` shapes, or over the
+    fitted ones where that is 0.
+    """
+
+    section: str
+    key: str
+    points: int
+    shapes: int
+    held_out: int
+    values: Mapping[str, float]
+    error: Mapping[str, float]
+    kept: Mapping[str, str]
+    at_bound: tuple[str, ...]
+    median: float
+    p90: float
+    bias: float
+    median_before: float
+    entry: Entry
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}" if self.key else self.section
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "family": self.section,
+            "key": self.key,
+            "points": self.points,
+            "shapes": self.shapes,
+            "held_out_shapes": self.held_out,
+            "parameters": dict(self.values),
+            "standard_error": dict(self.error),
+            "inherited": dict(self.kept),
+            "at_bound": list(self.at_bound),
+            "median_error": self.median,
+            "p90_error": self.p90,
+            "bias": self.bias,
+            "median_error_before": self.median_before,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """All that was fitted for ``device``; ``data`` names the measurements."""
+
+    device: str
+    data: str
+    families: tuple[FamilyFit, ...]
+    warnings: tuple[str, ...] = ()
+    left_out: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "data": self.data,
+            "families": [f.to_dict() for f in self.families],
+            "rows_of_other_devices": self.left_out,
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    family: Family
+    rates: Rates
+    cluster: Cluster
+    base: Entry
+    bounds: Mapping[str, tuple[float, float]]
+    train: Array = field(repr=False)
+
+    def entry(self, names: Sequence[str], x: Array) -> Entry:
+        low, high = (np.array([self.bounds[n][i] for n in names]) for i in (0, 1))
+        return self.base.model_copy(update=dict(zip(names, (low + x * (high - low)).tolist(), strict=True)))
+
+    def start(self, names: Sequence[str]) -> Array:
+        """Where the inherited constants are, a little inside the bounds."""
+        x = [(getattr(self.base, n) - self.bounds[n][0]) / (self.bounds[n][1] - self.bounds[n][0]) for n in names]
+        return np.clip(np.array(x), 0.02, 0.98)
+
+    def log_price(self, names: Sequence[str], x: Array) -> Array:
+        logs: Array = np.log(predict(self.family, self.entry(names, x), self.rates, self.cluster))[self.train]
+        return logs
+
+
+def fit_table(table: Table, cluster: Cluster, data: str) -> Fitted:
+    """Fits every family that a table has rows of, for the accelerator of ``cluster`` (of one)."""
+    accelerator = cluster.accelerator
+    calibration = load_calibration(accelerator)
+    found = families(table.samples, calibration, accelerator)
+    fits = tuple(_fit(family, calibration, cluster) for family in found)
+    return Fitted(accelerator.name, data, fits, tuple(_warnings(fits)), table.left_out)
+
+
+def _warnings(fits: Sequence[FamilyFit]) -> list[str]:
+    found = []
+    for f in fits:
+        if not f.held_out:
+            found.append(f"{f.name}: {f.shapes} shapes are too few to hold any out; its error is that of the fit itself")
+        if f.at_bound:
+            found.append(
+                f"{f.name}: {', '.join(f.at_bound)} ended at the edge of what is physical; the device's figures or the "
+                "measured times may be off"
+            )
+    return found
+
+
+def _fit(family: Family, calibration: Calibration, cluster: Cluster) -> FamilyFit:
+    measured = np.log(family.seconds)
+    groups = _shapes(family.samples)
+    held = _held_out(groups, measured)
+    shapes, held_shapes = len(set(groups.tolist())), len(set(groups[held].tolist()))
+    base = inherited(calibration, family.section, family.key)
+    rates = rates_of(cluster, calibration)
+    bounds = FREE[family.section]
+    problem = _Problem(family, rates, cluster, base, bounds, ~held)
+    names, kept = _identified(problem, shapes - held_shapes)
+    choices = CHOICES[family.section] if shapes >= SHAPES_FOR_CHOICES else {}
+    while True:
+        problem, x = _best(problem, names, choices, measured[~held])
+        errors = _standard_errors(problem, names, x, measured[~held])
+        loose = max(names, key=lambda n: errors[n])
+        if errors[loose] < LOOSE or len(names) == 1:
+            break
+        names = [n for n in names if n != loose]
+        kept[loose] = "the rows do not tell its effect from the others'"
+    raw = problem.entry(names, x)
+    entry = raw.model_copy(update={n: float(f"{getattr(raw, n):.4g}") for n in names})
+    logs = np.log(predict(family, entry, rates, cluster)) - measured
+    before = np.log(predict(family, base, rates, cluster)) - measured
+    judged = held if held.any() else ~held
+    off = np.abs(np.expm1(logs[judged]))
+    span = {n: bounds[n][1] - bounds[n][0] for n in names}
+    kept |= {n: "one of few values; too few shapes to tell them apart" for n in CHOICES[family.section] if not choices}
+    return FamilyFit(
+        family.section,
+        family.key,
+        points=len(measured),
+        shapes=shapes,
+        held_out=held_shapes,
+        values={n: getattr(entry, n) for n in (*names, *choices)},
+        error={n: float(f"{errors[n] * span[n]:.2g}") for n in names if np.isfinite(errors[n])},
+        kept={**kept, **{n: "not fitted" for n in _others(entry, names, choices, kept)}},
+        at_bound=tuple(n for n, v in zip(names, x, strict=True) if _edge(n, v, bounds[n])),
+        median=float(np.median(off)),
+        p90=float(np.quantile(off, 0.9)),
+        bias=float(np.expm1(np.median(logs[judged]))),
+        median_before=float(np.median(np.abs(np.expm1(before[judged])))),
+        entry=entry,
+    )
+
+
+def _others(entry: Entry, *known: Any) -> list[str]:
+    """Constants of an entry that are neither fitted nor spoken of."""
+    said = {name for names in known for name in names}
+    return [n for n in type(entry).model_fields if n not in said and n not in ("source", "fit")]
+
+
+def _edge(name: str, x: float, bound: tuple[float, float]) -> bool:
+    """Whether a constant ended at a bound that it should not be at: nothing can be at 0 with good reason only where it
+    is no loss."""
+    return x > 0.999 or (x < 0.001 and bound[0] > 0 and name != "fixed_s")
+
+
+def _shapes(samples: Sequence[Sample]) -> Array:
+    """A number for each row, the same for rows of the same shape."""
+    seen: dict[tuple[object, ...], int] = {}
+    found = []
+    for i, s in enumerate(samples):
+        for row in zip(*s.columns.values(), strict=True):
+            found.append(seen.setdefault((i, *map(float, row)), len(seen)))
+    return np.array(found)
+
+
+def _held_out(groups: Array, measured: Array) -> Array:
+    """Every fifth shape from the shortest to the longest; none where there are few."""
+    numbers = np.unique(groups)
+    if len(numbers) < HELD_OUT_FROM:
+        return np.zeros(len(groups), bool)
+    typical = [np.median(measured[groups == g]) for g in numbers]
+    held: Array = np.isin(groups, numbers[np.argsort(typical, kind="stable")][2::5])
+    return held
+
+
+def _identified(problem: _Problem, shapes: int) -> tuple[list[str], dict[str, str]]:
+    """(parameters to fit, why the others are not): in the order of what each adds to those before it."""
+    names = list(problem.bounds)
+    x = problem.start(names)
+    middle = problem.log_price(names, x)
+    effects = {}
+    for i, name in enumerate(names):
+        ends = []
+        for end in (0.0, 1.0):
+            moved = x.copy()
+            moved[i] = end
+            ends.append(problem.log_price(names, moved) - middle)
+        # Both halves of the range: a share of a peak may matter only below where it is.
+        effects[name] = np.concatenate(ends)
+    most = max(shapes // SHAPES_A_PARAMETER, 1)
+    chosen: list[str] = []
+    kept: dict[str, str] = {}
+    left = dict(effects)
+    while left:
+        size = {n: float(np.sqrt(np.mean(v * v))) for n, v in left.items()}
+        name = max(size, key=lambda n: size[n])
+        column = left.pop(name)
+        if size[name] < EFFECT:
+            kept[name] = "the rows do not depend on it"
+            continue
+        if len(chosen) == most:
+            kept[name] = f"{shapes} shapes are too few for it"
+            continue
+        chosen.append(name)
+        unit = column / np.linalg.norm(column)
+        left = {n: v - unit * (unit @ v) for n, v in left.items()}
+    return [n for n in names if n in chosen], {n: kept[n] for n in names if n in kept}
+
+
+def _best(
+    problem: _Problem, names: Sequence[str], choices: Mapping[str, Sequence[Any]], measured: Array
+) -> tuple[_Problem, Array]:
+    """The fit of ``names`` under the best of the ``choices``."""
+    best: tuple[float, _Problem, Array] | None = None
+    for picked in product(*choices.values()):
+        base = problem.base.model_copy(update=dict(zip(choices, picked, strict=True)))
+        trial = replace(problem, base=base)
+        cost, x = _solve(trial, names, measured)
+        if best is None or cost < best[0]:
+            best = (cost, trial, x)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _solve(problem: _Problem, names: Sequence[str], measured: Array) -> tuple[float, Array]:
+    from scipy.optimize import least_squares
+
+    def residual(x: Array) -> Array:
+        return problem.log_price(names, x) - measured
+
+    best: Any = None
+    # From the inherited constants and from the middle: with few rows there are false valleys.
+    for x0 in (problem.start(names), np.full(len(names), 0.4)):
+        found = least_squares(residual, x0, bounds=(0, 1), loss="soft_l1", f_scale=0.1, diff_step=1e-4, max_nfev=80)
+        if best is None or found.cost < best.cost:
+            best = found
+    return float(best.cost), np.asarray(best.x)
+
+
+def _standard_errors(problem: _Problem, names: Sequence[str], x: Array, measured: Array) -> dict[str, float]:
+    """By parameter, as a part of its range: from the slope of the prices at the fit and the rows' scatter about it.
+    Infinite where a parameter moves nothing; no number (NaN) where there are no rows to spare."""
+    middle = problem.log_price(names, x)
+    free = len(measured) - len(names)
+    if free <= 0:
+        return dict.fromkeys(names, float("nan"))
+    columns = []
+    for i in range(len(names)):
+        moved = x.copy()
+        moved[i] += 1e-3 if x[i] < 0.5 else -1e-3
+        columns.append((problem.log_price(names, moved) - middle) / (moved[i] - x[i]))
+    slope = np.stack(columns, axis=1)
+    # At least a per cent: clocks and machines are not steadier.
+    scatter = max(1.4826 * float(np.median(np.abs(middle - measured))), 0.01)
+    curvature = slope.T @ slope
+    still = np.diag(curvature) < 1e-12
+    curvature[still, still] = 1.0
+    variance = np.diag(np.linalg.pinv(curvature, hermitian=True)) * scatter**2 * len(measured) / free
+    return {n: float("inf") if still[i] else float(np.sqrt(variance[i])) for i, n in enumerate(names)}
+
+
+def calibration_data(fitted: Fitted) -> dict[str, Any]:
+    """The contents of a calibration file: the fitted entries in full, for this device alone."""
+    sections: dict[str, Any] = {}
+    for f in fitted.families:
+        constants = f.entry.model_dump(exclude={"source", "fit"})
+        record = {
+            "device": fitted.device,
+            "data": fitted.data,
+            "points": f.points,
+            "median": round(f.median, 4),
+            "p90": round(f.p90, 4),
+        }
+        source = f"windtunnel calibrate on {fitted.data}; fitted: {', '.join(f.values) or 'nothing'}"
+        entry = {**constants, "source": source, "fit": record}
+        if f.key:
+            sections.setdefault(f.section, {})[f.key] = entry
+        else:
+            sections[f.section] = entry
+    return {"devices": {fitted.device: sections}}
+
+
+def write_calibration(fitted: Fitted, path: str) -> None:
+    """Write the file that ``--calibration`` takes; it appears as a whole.
+
+    Raises:
+        ScenarioError: the file cannot be written.
+    """
+    about = f"# Kernel constants of {fitted.device}, fitted by windtunnel calibrate. Use with --calibration.\n"
+    write_file(path, about + yaml.safe_dump(calibration_data(fitted), sort_keys=False, width=120))
