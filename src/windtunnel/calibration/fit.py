@@ -23,7 +23,7 @@ from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.values import Array
 from windtunnel.scenario.files import write_file
 
-SHAPES_A_PARAMETER = 3
+SHAPES_A_PARAMETER = 2.5
 """Distinct shapes that each fitted parameter takes at least."""
 EFFECT = 0.03
 """Least effect of a fitted parameter: over its range, by itself, on the prices (rms of the logarithm)."""
@@ -152,17 +152,20 @@ def _fit(family: Family, calibration: Calibration, cluster: Cluster) -> FamilyFi
     shapes, held_shapes = len(set(groups.tolist())), len(set(groups[held].tolist()))
     base = inherited(calibration, family.section, family.key)
     rates = rates_of(cluster, calibration)
-    bounds = FREE[family.section]
+    known = type(base).model_fields
+    bounds = {name: bound for name, bound in FREE[family.section].items() if name in known}
     problem = _Problem(family, rates, cluster, base, bounds, ~held)
     names, kept = _identified(problem, shapes - held_shapes)
-    choices = CHOICES[family.section] if shapes >= SHAPES_FOR_CHOICES else {}
+    offered = {name: values for name, values in CHOICES[family.section].items() if name in known}
+    choices = offered if shapes >= SHAPES_FOR_CHOICES else {}
     while True:
         problem, x = _best(problem, names, choices, measured[~held])
         errors = _standard_errors(problem, names, x, measured[~held])
-        loose = max(names, key=lambda n: errors[n])
-        if errors[loose] < LOOSE or len(names) == 1:
+        # The last in the table's order is the least important.
+        loose = next((n for n in reversed(names) if errors[n] > LOOSE and len(names) > 1), None)
+        if loose is None:
             break
-        names = [n for n in names if n != loose]
+        names.remove(loose)
         kept[loose] = "the rows do not tell its effect from the others'"
     raw = problem.entry(names, x)
     entry = raw.model_copy(update={n: float(f"{getattr(raw, n):.4g}") for n in names})
@@ -171,7 +174,7 @@ def _fit(family: Family, calibration: Calibration, cluster: Cluster) -> FamilyFi
     judged = held if held.any() else ~held
     off = np.abs(np.expm1(logs[judged]))
     span = {n: bounds[n][1] - bounds[n][0] for n in names}
-    kept |= {n: "one of few values; too few shapes to tell them apart" for n in CHOICES[family.section] if not choices}
+    kept |= {n: "one of few values; too few shapes to tell them apart" for n in offered if not choices}
     return FamilyFit(
         family.section,
         family.key,
@@ -223,7 +226,7 @@ def _held_out(groups: Array, measured: Array) -> Array:
 
 
 def _identified(problem: _Problem, shapes: int) -> tuple[list[str], dict[str, str]]:
-    """(parameters to fit, why the others are not): in the order of what each adds to those before it."""
+    """(parameters to fit, why the others are not): in the table's order, those that add an effect to those before."""
     names = list(problem.bounds)
     x = problem.start(names)
     middle = problem.log_price(names, x)
@@ -236,24 +239,22 @@ def _identified(problem: _Problem, shapes: int) -> tuple[list[str], dict[str, st
             ends.append(problem.log_price(names, moved) - middle)
         # Both halves of the range: a share of a peak may matter only below where it is.
         effects[name] = np.concatenate(ends)
-    most = max(shapes // SHAPES_A_PARAMETER, 1)
+    most = max(int(shapes / SHAPES_A_PARAMETER), 1)
     chosen: list[str] = []
     kept: dict[str, str] = {}
-    left = dict(effects)
-    while left:
-        size = {n: float(np.sqrt(np.mean(v * v))) for n, v in left.items()}
-        name = max(size, key=lambda n: size[n])
-        column = left.pop(name)
-        if size[name] < EFFECT:
-            kept[name] = "the rows do not depend on it"
-            continue
-        if len(chosen) == most:
+    for name in names:
+        column = effects[name]
+        for other in chosen:
+            column = column - effects[other] * (effects[other] @ column)
+        size = float(np.sqrt(np.mean(column * column)))
+        if chosen and size < EFFECT:
+            kept[name] = "the rows do not depend on it, or not otherwise than on the others"
+        elif len(chosen) == most:
             kept[name] = f"{shapes} shapes are too few for it"
-            continue
-        chosen.append(name)
-        unit = column / np.linalg.norm(column)
-        left = {n: v - unit * (unit @ v) for n, v in left.items()}
-    return [n for n in names if n in chosen], {n: kept[n] for n in names if n in kept}
+        else:
+            chosen.append(name)
+            effects[name] = column / max(float(np.linalg.norm(column)), 1e-12)
+    return chosen, kept
 
 
 def _best(

@@ -35,12 +35,12 @@ FREE: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "gemm": {"compute": _SHARE, "bandwidth": _SHARE, "fixed_s": _FIXED, "wave": (0.0, 1.0), "k_ramp": (0.0, 512.0)},
     "grouped_gemm": {"compute": _SHARE, "bandwidth": _SHARE, "fixed_s": _FIXED, "wave": (0.0, 1.0)},
     "attention": {
-        "compute": _SHARE, "vector": _SHARE, "fixed_s": _FIXED, "bandwidth": _SHARE, "wave": (0.0, 1.0),
-        "diagonal": (0.0, 512.0),
+        "compute": _SHARE, "diagonal": (0.0, 512.0), "fixed_s": _FIXED, "vector": _SHARE, "wave": (0.0, 1.0),
+        "bandwidth": _SHARE,
     },
     "attention_backward": {
-        "compute": _SHARE, "vector": _SHARE, "fixed_s": _FIXED, "bandwidth": _SHARE, "wave": (0.0, 1.0),
-        "diagonal": (0.0, 512.0),
+        "compute": _SHARE, "diagonal": (0.0, 512.0), "fixed_s": _FIXED, "vector": _SHARE, "wave": (0.0, 1.0),
+        "bandwidth": _SHARE,
     },
     "attention_decode": {
         "bandwidth": _SHARE, "compute": _SHARE, "fixed_s": _FIXED, "cache": _SHARE, "wave_s": (0.0, 100e-6),
@@ -48,8 +48,8 @@ FREE: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "pointwise": {"bandwidth": _SHARE, "cache": _SHARE, "fixed_s": _FIXED},
     "copies": {"pcie": _SHARE, "nvme": _SHARE, "fixed_s": _FIXED},
 }  # fmt: skip
-"""Lowest and highest value of what can be fitted, by section of a calibration file. Shares are of the device's peaks;
-physics bounds them by 1."""
+"""Lowest and highest value of what can be fitted, by section of a calibration file, the most important first. Shares are
+of the device's peaks; physics bounds them by 1."""
 
 CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "gemm": {"power": (2, 4, 8), "tile": (64, 128)},

@@ -1,0 +1,235 @@
+"""The kernels that ``calibrate --measure`` times, as rows of the table that :mod:`windtunnel.calibration.layout` reads.
+
+Weights and KV caches take turns between copies that together exceed the last cache, as they do in a model; activations
+stay what they are, since in a model the kernel before has just written them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from windtunnel.calibration import decoder
+from windtunnel.calibration.clock import Call, Clock, medians
+
+COLD_BYTES = 192e6
+"""What copies of a weight add up to at least (several times the last cache of most machines) …"""
+MOST_COPIES = 48
+"""… and how many there are at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One kernel to time: its row of the table without ``seconds``; ``share``: of the call's time that is its."""
+
+    row: Mapping[str, Any]
+    call: Call
+    share: float = 1.0
+
+
+class Turns:
+    """Tensors of one shape that take turns: none is in the cache any more when it is its turn again."""
+
+    def __init__(self, tensors: list[Any]) -> None:
+        self.tensors, self.at = tensors, 0
+
+    def take(self) -> Any:
+        self.at = (self.at + 1) % len(self.tensors)
+        return self.tensors[self.at]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The shapes that are timed. ``weights``: (n, k); ``rows``: m; ``backward``: (m, n, k) of gradients' products;
+    ``prompts``: (sequences, length); ``decodes``: (sequences, context); ``stream_bytes``: sizes of pointwise kernels.
+    """
+
+    weights: tuple[tuple[int, int], ...]
+    rows: tuple[int, ...]
+    backward: tuple[tuple[int, int, int], ...]
+    prompts: tuple[tuple[int, int], ...]
+    decodes: tuple[tuple[int, int], ...]
+    stream_bytes: tuple[float, ...]
+    heads: int = 12
+    kv_heads: int = 3
+
+
+def layers(hidden: int) -> tuple[tuple[int, int], ...]:
+    """(n, k) of a decoder's linear layers and its head, in the proportions of Llama's."""
+    return (
+        (hidden * 3 // 2, hidden), (hidden, hidden), (hidden * 11 // 2, hidden), (hidden, hidden * 11 // 4),
+        (hidden * 14, hidden),
+    )  # fmt: skip
+
+
+QUICK = Grid(
+    weights=layers(640),
+    rows=(1, 2, 6, 14, 40, 100, 300),
+    backward=((100, 640, 640), (300, 3520, 640), (300, 640, 1760), (160, 8960, 640)),
+    prompts=((1, 20), (1, 48), (1, 100), (1, 160), (1, 300), (1, 448), (2, 96), (3, 200), (5, 100), (6, 40)),
+    decodes=((1, 96), (1, 768), (1, 2000), (2, 320), (2, 900), (6, 96), (6, 192), (6, 768), (12, 96), (12, 320)),
+    stream_bytes=(8e3, 64e3, 200e3, 400e3, 1e6, 2e6, 8e6, 24e6, 48e6),
+)
+FULL = Grid(
+    weights=(*layers(640), *layers(1024), (896, 896), (4928, 896), (896, 2464)),
+    rows=(1, 2, 3, 6, 10, 14, 24, 40, 70, 100, 180, 300, 600),
+    backward=(*QUICK.backward, (450, 1024, 1024), (450, 5632, 1024), (100, 1024, 2816), (200, 14336, 1024)),
+    prompts=(*QUICK.prompts, (1, 36), (1, 72), (1, 220), (1, 640), (1, 900), (2, 300), (4, 160), (2, 560), (8, 80)),
+    decodes=(*QUICK.decodes, (1, 48), (1, 3000), (2, 1500), (3, 600), (12, 1000), (24, 300), (24, 768)),
+    stream_bytes=(4e3, 16e3, 64e3, 120e3, 200e3, 400e3, 700e3, 1e6, 2e6, 4e6, 8e6, 16e6, 24e6, 36e6, 48e6),
+)
+
+
+def measure_kernels(clock: Clock, grid: Grid, dtype: str, rounds: int) -> list[dict[str, Any]]:
+    """Rows of a table of kernels with the median seconds of each."""
+    benches = list(_Maker(clock, grid, dtype).all())
+    with clock.torch.no_grad():
+        seconds = medians(clock, [b.call for b in benches], rounds, kernels=True)
+    return [{**b.row, "seconds": s * b.share} for b, s in zip(benches, seconds, strict=True)]
+
+
+class _Maker:
+    def __init__(self, clock: Clock, grid: Grid, dtype: str) -> None:
+        self.torch, self.grid, self.name, self.device = clock.torch, grid, dtype, clock.device
+        self.dtype = torch_dtype(clock.torch, dtype)
+        self.size = self.dtype.itemsize
+
+    def tensor(self, *shape: int) -> Any:
+        return self.torch.randn(shape, device=self.device).to(self.dtype)
+
+    def copies(self, *shape: int) -> Turns:
+        count = int(COLD_BYTES / (self.size * math.prod(shape))) + 2
+        return Turns([self.tensor(*shape) for _ in range(min(count, MOST_COPIES))])
+
+    def all(self) -> Iterator[Bench]:
+        yield from self.products()
+        yield from self.prompts()
+        yield from self.decodes()
+        yield from self.streams()
+        yield from self.losses()
+        yield from self.updates()
+        yield from self.transfers()
+
+    def products(self) -> Iterator[Bench]:
+        """A linear layer, and its two gradients, whose operands lie otherwise in memory."""
+        linear, matmul = self.torch.nn.functional.linear, self.torch.matmul
+        for n, k in self.grid.weights:
+            weights = self.copies(n, k)
+            for m in self.grid.rows:
+                x = self.tensor(m, k)
+                yield Bench(self._gemm(m, n, k), lambda x=x, w=weights: linear(x, w.take()))
+        for m, n, k in self.grid.backward:
+            weights, g, x = self.copies(n, k), self.tensor(m, n), self.tensor(m, k)
+            yield Bench(self._gemm(m, k, n), lambda g=g, w=weights: matmul(g, w.take()))
+            yield Bench(self._gemm(n, k, m), lambda g=g, x=x: matmul(g.t(), x))
+
+    def _gemm(self, m: int, n: int, k: int) -> dict[str, Any]:
+        return {"kernel": "gemm", "dtype": self.name, "m": m, "n": n, "k": k}
+
+    def prompts(self) -> Iterator[Bench]:
+        torch, heads, kv_heads = self.torch, self.grid.heads, self.grid.kv_heads
+        for b, s in self.grid.prompts:
+            q, k, v = (self.tensor(b, s, h, 64).transpose(1, 2) for h in (heads, kv_heads, kv_heads))
+            row = {
+                "dtype": self.name, "tokens": b * s, "pairs": b * s * (s + 1) / 2, "context": b * s,
+                "heads": heads, "kv_heads": kv_heads, "head_dim": 64,
+            }  # fmt: skip
+            yield Bench(
+                {"kernel": "attention", **row}, lambda q=q, k=k, v=v: decoder.prompt_attention(torch, q, k, v)
+            )
+            yield Bench({"kernel": "attention_backward", **row}, self._backward(q, k, v))
+
+    def _backward(self, q: Any, k: Any, v: Any) -> Call:
+        torch = self.torch
+        inputs = [t.detach().clone().requires_grad_() for t in (q, k, v)]
+        with torch.enable_grad():
+            out = decoder.prompt_attention(torch, *inputs)
+        upstream = torch.randn_like(out)
+        return lambda: torch.autograd.grad(out, inputs, upstream, retain_graph=True)
+
+    def decodes(self) -> Iterator[Bench]:
+        torch, heads, kv_heads = self.torch, self.grid.heads, self.grid.kv_heads
+        for b, s in self.grid.decodes:
+            q, caches = self.tensor(b, heads, 1, 64), self.copies(2, b, kv_heads, s + 64, 64)
+
+            def call(q: Any = q, caches: Turns = caches, s: int = s) -> object:
+                keys, values = caches.take()
+                return decoder.decode_attention(torch, q, keys[:, :, :s], values[:, :, :s])
+
+            row = {"sequences": b, "context": b * s, "heads": heads, "kv_heads": kv_heads, "head_dim": 64}
+            yield Bench({"kernel": "attention_decode", "dtype": self.name, **row}, call)
+
+    def streams(self) -> Iterator[Bench]:
+        """Pointwise kernels of a decoder on activations 1,024 wide, by bytes read and written."""
+        torch, width = self.torch, 1024
+        table = decoder.rotation(torch, 8192, 64, self.device, self.dtype)
+        weight = self.tensor(width)
+        kinds: dict[str, tuple[float, Callable[[Any], object], tuple[int, ...]]] = {
+            "norm": (2, lambda x: decoder.rms_norm(torch, x, weight), (width,)),
+            "activation": (3, lambda x: decoder.gated(torch, x), (2 * width,)),
+            "softmax": (2, lambda x: torch.softmax(x, -1), (width,)),
+            "rope": (2, lambda x: decoder.rotate(torch, x, table, 0), (width // 64, 64)),
+        }
+        for kind, (passes, function, shape) in kinds.items():
+            for size in self.grid.stream_bytes:
+                rows = max(round(size / (passes * self.size * width)), 1)
+                if kind == "rope":  # within the table of positions
+                    x = self.tensor(max(rows // 8, 1), min(rows, 8), *shape)
+                    rows = max(rows // 8, 1) * min(rows, 8)
+                else:
+                    x = self.tensor(rows, *shape)
+                yield self._stream(kind, passes * self.size * width * rows, lambda x=x, f=function: f(x))
+        for size in self.grid.stream_bytes:
+            rows = max(round(size / (3 * self.size * width)), 1)
+            a, b = self.tensor(rows, width), self.tensor(rows, width)
+            yield self._stream("elementwise", 3 * self.size * width * rows, lambda a=a, b=b: a + b)
+        vocabulary = self.tensor(max(int(COLD_BYTES / (width * self.size)), 1024), width)
+        for rows in (1, 8, 32, 100, 256, 700, 2048):
+            picks = Turns([torch.randint(0, len(vocabulary), (rows,), device=self.device) for _ in range(16)])
+            size = self.size * width * rows
+            look = torch.nn.functional.embedding
+            yield self._stream("embedding", size, lambda p=picks: look(p.take(), vocabulary), cold=size)
+
+    def _stream(self, kind: str, size: float, call: Call, share: float = 1.0, cold: float = 0.0) -> Bench:
+        return Bench({"kernel": kind, "bytes": size, "cold_bytes": cold}, call, share)
+
+    def losses(self) -> Iterator[Bench]:
+        """The loss with its gradient, which a step's tree prices as two passes over the logits."""
+        torch = self.torch
+        for rows, vocabulary in ((48, 4096), (100, 12288), (160, 6144), (320, 4096), (320, 12288)):
+            logits = self.tensor(rows, vocabulary).requires_grad_()
+            targets = torch.randint(0, vocabulary, (rows,), device=self.device)
+
+            def call(logits: Any = logits, targets: Any = targets) -> object:
+                with torch.enable_grad():
+                    loss = torch.nn.functional.cross_entropy(logits, targets)
+                return torch.autograd.grad(loss, logits)
+
+            yield self._stream("cross_entropy", 3 * self.size * rows * vocabulary, call, share=0.5)
+
+    def updates(self) -> Iterator[Bench]:
+        """AdamW of fp32 parameters: reads four tensors and writes three."""
+        torch = self.torch
+        for elements in (200_000, 1_500_000, 4_000_000, 8_000_000, 14_000_000):
+            parameter = torch.randn(elements, device=self.device, requires_grad=True)
+            parameter.grad = torch.randn(elements, device=self.device)
+            optimizer = torch.optim.AdamW([parameter], lr=1e-9, fused=True)
+            yield self._stream("optimizer", 0.0, lambda o=optimizer: o.step(), cold=28.0 * elements)
+
+    def transfers(self) -> Iterator[Bench]:
+        """Copies from the host's memory to the device's (on a CPU within its memory)."""
+        torch = self.torch
+        for size in (16e3, 64e3, 300e3, 1e6, 8e6, 30e6):
+            elements = int(size / 4)
+            there = torch.empty(elements, device=self.device)
+            sources = [torch.randn(elements) for _ in range(min(int(COLD_BYTES / size), 16))]
+            if self.device == "cuda":
+                sources = [s.pin_memory() for s in sources]
+            row = {"kernel": "copy", "pcie_bytes": 4.0 * elements}
+            yield Bench(row, lambda t=there, s=Turns(sources): t.copy_(s.take(), non_blocking=True))
+
+
+def torch_dtype(torch: Any, name: str) -> Any:
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]

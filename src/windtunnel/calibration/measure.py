@@ -1,0 +1,107 @@
+"""``calibrate --measure``: times kernels on the machine at hand, fits them, and checks itself on a small transformer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windtunnel.calibration.bench import FULL, QUICK, measure_kernels
+from windtunnel.calibration.clock import Clock, Device, load_torch
+from windtunnel.calibration.fit import Fitted, fit_table, write_calibration
+from windtunnel.calibration.layout import table_of
+from windtunnel.calibration.machine import Machine, local_cpu, local_gpu
+from windtunnel.calibration.selfcheck import (
+    CASES,
+    LARGE,
+    SMALL,
+    Checked,
+    host_times,
+    predict_case,
+    run_cases,
+    summary,
+    write_config,
+)
+from windtunnel.scenario.files import write_file
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a measurement found. ``host``: host times of a GPU's machine that no file holds."""
+
+    machine: Machine
+    threads: int
+    dtype: str
+    torch_version: str
+    kernels: int
+    fitted: Fitted
+    host: dict[str, float]
+    checked: tuple[Checked, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "machine": self.machine.description,
+            "on": self.machine.on,
+            "figures": None if self.machine.file is None else self.machine.file["set"],
+            "threads": self.threads,
+            "precision": self.dtype,
+            "torch": self.torch_version,
+            "kernels": self.kernels,
+            **self.fitted.to_dict(),
+            "host": self.host,
+            "check": {**summary(self.checked), "rows": [c.to_dict() for c in self.checked]},
+        }
+
+
+def measure(
+    device: Device,
+    *,
+    quick: bool,
+    on: str | None = None,
+    threads: int | None = None,
+    tell: Tell = lambda line: None,
+) -> Measured:
+    """Times, fits and checks. ``on``: the catalogue's name of a CUDA device whose own name it does not know;
+    ``threads``: of PyTorch on a CPU, by default as many as it takes itself; ``tell`` hears how far it is.
+
+    Raises:
+        ScenarioError: PyTorch is not installed, or the device is not there or not known.
+    """
+    torch = load_torch(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    clock = Clock(torch, device)
+    machine = local_gpu(torch, on) if device == "cuda" else None
+    dtype = "bf16" if device == "cuda" else "fp32"
+    grid, rounds = (QUICK, 7) if quick else (FULL, 15)
+    used = int(torch.get_num_threads())
+    tell(f"timing kernels in {dtype}" + (f" on {used} threads" if device == "cpu" else ""))
+    rows = measure_kernels(clock, grid, dtype, rounds)
+    machine = machine or local_cpu(torch, rows)
+    tell(f"fitting {len(rows)} kernels")
+    what = f"{machine.description}, PyTorch {torch.__version__}"
+    fitted = fit_table(table_of(rows), machine.cluster(), what)
+    sizes = SMALL if quick else LARGE
+    tell("running a small transformer")
+    host = host_times(clock, sizes, dtype, rounds)
+    seconds = run_cases(clock, sizes, dtype, CASES, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        config = write_config(sizes, dtype, folder)
+        calibration, cluster = str(Path(folder) / "calibration.yaml"), str(Path(folder) / "cluster.yaml")
+        write_calibration(fitted, calibration)
+        if machine.file is not None:
+            write_file(cluster, machine.text())
+        where = cluster if machine.file is not None else f"1x{machine.on}"
+        predicted = [predict_case(case, config, where, calibration, dtype, host) for case in CASES]
+    checked = tuple(Checked(*row) for row in zip(CASES, predicted, seconds, strict=True))
+    return Measured(machine, used, dtype, str(torch.__version__), len(rows), fitted, host, checked)
+
+
+def cluster_path(out: str) -> str:
+    """Where the cluster file lies that belongs to a calibration file."""
+    path = Path(out)
+    return str(path.with_name(f"{path.stem}.cluster.yaml"))
