@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from statistics import median, quantiles
 from typing import Any
 
 from windtunnel.calibration import decoder
-from windtunnel.calibration.clock import Call, Clock, medians
+from windtunnel.calibration.clock import Call, Clock, repeats
 
 COLD_BYTES = 192e6
 """What copies of a weight add up to at least (several times the last cache of most machines) …"""
@@ -38,6 +40,11 @@ class Turns:
     def take(self) -> Any:
         self.at = (self.at + 1) % len(self.tensors)
         return self.tensors[self.at]
+
+
+def on_turn(function: Callable[..., object], turns: Turns, *before: Any) -> Call:
+    """Calls ``function`` with the next tensor after the arguments ``before``."""
+    return lambda: function(*before, turns.take())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +89,17 @@ FULL = Grid(
 )
 
 
-def measure_kernels(clock: Clock, grid: Grid, dtype: str, rounds: int) -> list[dict[str, Any]]:
-    """Rows of a table of kernels with the median seconds of each."""
+def measure_kernels(clock: Clock, grid: Grid, dtype: str, rounds: int) -> tuple[list[dict[str, Any]], float]:
+    """(Rows of a table of kernels with the median seconds of each, how far a kernel's repeats typically lie apart)."""
     benches = list(_Maker(clock, grid, dtype).all())
     with clock.torch.no_grad():
-        seconds = medians(clock, [b.call for b in benches], rounds, kernels=True)
-    return [{**b.row, "seconds": s * b.share} for b, s in zip(benches, seconds, strict=True)]
+        seconds = repeats(clock, [b.call for b in benches], rounds, kernels=True)
+    rows = [{**b.row, "seconds": median(s) * b.share} for b, s in zip(benches, seconds, strict=True)]
+    apart = []
+    for s in seconds:
+        low, middle, high = quantiles(s, n=4, method="inclusive")
+        apart.append((high - low) / middle)
+    return rows, median(apart)
 
 
 class _Maker:
@@ -119,11 +131,11 @@ class _Maker:
             weights = self.copies(n, k)
             for m in self.grid.rows:
                 x = self.tensor(m, k)
-                yield Bench(self._gemm(m, n, k), lambda x=x, w=weights: linear(x, w.take()))
+                yield Bench(self._gemm(m, n, k), on_turn(linear, weights, x))
         for m, n, k in self.grid.backward:
             weights, g, x = self.copies(n, k), self.tensor(m, n), self.tensor(m, k)
-            yield Bench(self._gemm(m, k, n), lambda g=g, w=weights: matmul(g, w.take()))
-            yield Bench(self._gemm(n, k, m), lambda g=g, x=x: matmul(g.t(), x))
+            yield Bench(self._gemm(m, k, n), on_turn(matmul, weights, g))
+            yield Bench(self._gemm(n, k, m), partial(matmul, g.t(), x))
 
     def _gemm(self, m: int, n: int, k: int) -> dict[str, Any]:
         return {"kernel": "gemm", "dtype": self.name, "m": m, "n": n, "k": k}
@@ -136,9 +148,7 @@ class _Maker:
                 "dtype": self.name, "tokens": b * s, "pairs": b * s * (s + 1) / 2, "context": b * s,
                 "heads": heads, "kv_heads": kv_heads, "head_dim": 64,
             }  # fmt: skip
-            yield Bench(
-                {"kernel": "attention", **row}, lambda q=q, k=k, v=v: decoder.prompt_attention(torch, q, k, v)
-            )
+            yield Bench({"kernel": "attention", **row}, partial(decoder.prompt_attention, torch, q, k, v))
             yield Bench({"kernel": "attention_backward", **row}, self._backward(q, k, v))
 
     def _backward(self, q: Any, k: Any, v: Any) -> Call:
@@ -180,17 +190,20 @@ class _Maker:
                     rows = max(rows // 8, 1) * min(rows, 8)
                 else:
                     x = self.tensor(rows, *shape)
-                yield self._stream(kind, passes * self.size * width * rows, lambda x=x, f=function: f(x))
+                yield self._stream(kind, passes * self.size * width * rows, partial(function, x))
         for size in self.grid.stream_bytes:
             rows = max(round(size / (3 * self.size * width)), 1)
             a, b = self.tensor(rows, width), self.tensor(rows, width)
-            yield self._stream("elementwise", 3 * self.size * width * rows, lambda a=a, b=b: a + b)
+            yield self._stream("elementwise", 3 * self.size * width * rows, partial(torch.add, a, b))
         vocabulary = self.tensor(max(int(COLD_BYTES / (width * self.size)), 1024), width)
+
+        def look(picks: Any) -> object:
+            return torch.nn.functional.embedding(picks, vocabulary)
+
         for rows in (1, 8, 32, 100, 256, 700, 2048):
             picks = Turns([torch.randint(0, len(vocabulary), (rows,), device=self.device) for _ in range(16)])
             size = self.size * width * rows
-            look = torch.nn.functional.embedding
-            yield self._stream("embedding", size, lambda p=picks: look(p.take(), vocabulary), cold=size)
+            yield self._stream("embedding", size, on_turn(look, picks), cold=size)
 
     def _stream(self, kind: str, size: float, call: Call, share: float = 1.0, cold: float = 0.0) -> Bench:
         return Bench({"kernel": kind, "bytes": size, "cold_bytes": cold}, call, share)
@@ -216,7 +229,7 @@ class _Maker:
             parameter = torch.randn(elements, device=self.device, requires_grad=True)
             parameter.grad = torch.randn(elements, device=self.device)
             optimizer = torch.optim.AdamW([parameter], lr=1e-9, fused=True)
-            yield self._stream("optimizer", 0.0, lambda o=optimizer: o.step(), cold=28.0 * elements)
+            yield self._stream("optimizer", 0.0, optimizer.step, cold=28.0 * elements)
 
     def transfers(self) -> Iterator[Bench]:
         """Copies from the host's memory to the device's (on a CPU within its memory)."""
@@ -228,7 +241,7 @@ class _Maker:
             if self.device == "cuda":
                 sources = [s.pin_memory() for s in sources]
             row = {"kernel": "copy", "pcie_bytes": 4.0 * elements}
-            yield Bench(row, lambda t=there, s=Turns(sources): t.copy_(s.take(), non_blocking=True))
+            yield Bench(row, on_turn(partial(there.copy_, non_blocking=True), Turns(sources)))
 
 
 def torch_dtype(torch: Any, name: str) -> Any:

@@ -6,7 +6,6 @@ import importlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Literal
 
 from windtunnel.errors import ScenarioError
@@ -85,9 +84,9 @@ class Clock:
         return time.perf_counter() - begin
 
 
-def medians(clock: Clock, calls: Sequence[Call], rounds: int, *, kernels: bool) -> list[float]:
-    """The median seconds of each call over ``rounds``, in each of which all take their turn: what disturbs the machine
-    for a while then falls on all alike. ``kernels``: device time of short calls, timed several in a row."""
+def repeats(clock: Clock, calls: Sequence[Call], rounds: int, *, kernels: bool) -> list[list[float]]:
+    """Seconds of each call in each of ``rounds``, in which all take their turn: what disturbs the machine for a while
+    then falls on all alike. ``kernels``: device time of short calls, timed several in a row."""
     slices = []
     found: list[list[float]] = [[] for _ in calls]
     for call in calls:
@@ -101,4 +100,4 @@ def medians(clock: Clock, calls: Sequence[Call], rounds: int, *, kernels: bool) 
                 continue
             call()  # its own tensors are in the caches again that the others have used
             seconds_of.append(clock.kernels(call, times))
-    return [median(f) for f in found]
+    return found

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from windtunnel.calibration.forms import CHOICES, FREE, Entry, Family, families, inherited, predict, rates_of
 from windtunnel.calibration.layout import Sample, Table
@@ -22,6 +23,8 @@ from windtunnel.cost.kernels import Rates
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.values import Array
 from windtunnel.scenario.files import write_file
+
+Mask = NDArray[np.bool_]
 
 SHAPES_A_PARAMETER = 2.5
 """Distinct shapes that each fitted parameter takes at least."""
@@ -107,7 +110,7 @@ class _Problem:
     cluster: Cluster
     base: Entry
     bounds: Mapping[str, tuple[float, float]]
-    train: Array = field(repr=False)
+    train: Mask = field(repr=False)
 
     def entry(self, names: Sequence[str], x: Array) -> Entry:
         low, high = (np.array([self.bounds[n][i] for n in names]) for i in (0, 1))
@@ -119,7 +122,8 @@ class _Problem:
         return np.clip(np.array(x), 0.02, 0.98)
 
     def log_price(self, names: Sequence[str], x: Array) -> Array:
-        logs: Array = np.log(predict(self.family, self.entry(names, x), self.rates, self.cluster))[self.train]
+        seconds: Array = predict(self.family, self.entry(names, x), self.rates, self.cluster)
+        logs: Array = np.log(seconds[self.train])
         return logs
 
 
@@ -133,16 +137,12 @@ def fit_table(table: Table, cluster: Cluster, data: str) -> Fitted:
 
 
 def _warnings(fits: Sequence[FamilyFit]) -> list[str]:
-    found = []
-    for f in fits:
-        if not f.held_out:
-            found.append(f"{f.name}: {f.shapes} shapes are too few to hold any out; its error is that of the fit itself")
-        if f.at_bound:
-            found.append(
-                f"{f.name}: {', '.join(f.at_bound)} ended at the edge of what is physical; the device's figures or the "
-                "measured times may be off"
-            )
-    return found
+    return [
+        f"{f.name}: {', '.join(f.at_bound)} ended at the edge of what is physical; the device's figures or the "
+        "measured times may be off"
+        for f in fits
+        if f.at_bound
+    ]
 
 
 def _fit(family: Family, calibration: Calibration, cluster: Cluster) -> FamilyFit:
@@ -183,7 +183,7 @@ def _fit(family: Family, calibration: Calibration, cluster: Cluster) -> FamilyFi
         held_out=held_shapes,
         values={n: getattr(entry, n) for n in (*names, *choices)},
         error={n: float(f"{errors[n] * span[n]:.2g}") for n in names if np.isfinite(errors[n])},
-        kept={**kept, **{n: "not fitted" for n in _others(entry, names, choices, kept)}},
+        kept={**kept, **dict.fromkeys(_others(entry, names, choices, kept), "not fitted")},
         at_bound=tuple(n for n, v in zip(names, x, strict=True) if _edge(n, v, bounds[n])),
         median=float(np.median(off)),
         p90=float(np.quantile(off, 0.9)),
@@ -215,13 +215,13 @@ def _shapes(samples: Sequence[Sample]) -> Array:
     return np.array(found)
 
 
-def _held_out(groups: Array, measured: Array) -> Array:
+def _held_out(groups: Array, measured: Array) -> Mask:
     """Every fifth shape from the shortest to the longest; none where there are few."""
     numbers = np.unique(groups)
     if len(numbers) < HELD_OUT_FROM:
         return np.zeros(len(groups), bool)
     typical = [np.median(measured[groups == g]) for g in numbers]
-    held: Array = np.isin(groups, numbers[np.argsort(typical, kind="stable")][2::5])
+    held: Mask = np.isin(groups, numbers[np.argsort(typical, kind="stable")][2::5])
     return held
 
 

@@ -48,8 +48,8 @@ FREE: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "pointwise": {"bandwidth": _SHARE, "cache": _SHARE, "fixed_s": _FIXED},
     "copies": {"pcie": _SHARE, "nvme": _SHARE, "fixed_s": _FIXED},
 }  # fmt: skip
-"""Lowest and highest value of what can be fitted, by section of a calibration file, the most important first. Shares are
-of the device's peaks; physics bounds them by 1."""
+"""Lowest and highest value of what can be fitted, by section of a calibration file, the most important first. Shares
+are of the device's peaks; physics bounds them by 1."""
 
 CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "gemm": {"power": (2, 4, 8), "tile": (64, 128)},
@@ -144,12 +144,13 @@ Pricing = Callable[[Sample, Entry, Rates, Cluster], tuple[Op, Kernel]]
 
 
 def _gemm(sample: Sample, entry: Entry, rates: Rates, cluster: Cluster) -> tuple[Op, Kernel]:
-    op = build.gemm("", **sample.columns, **_formats(sample))
+    shape: dict[str, Any] = {**sample.columns}
+    op = build.gemm("", **shape, **_formats(sample))
     return op, gemm_kernel(rates, _everywhere(sample, entry))
 
 
 def _grouped(sample: Sample, entry: Entry, rates: Rates, cluster: Cluster) -> tuple[Op, Kernel]:
-    c = dict(sample.columns)
+    c: dict[str, Any] = {**sample.columns}
     op = build.grouped_gemm("", active=np.minimum(c.pop("active_experts"), c["rows"]), **c, **_formats(sample))
     return op, grouped_kernel(rates, _everywhere(sample, entry))
 
@@ -161,18 +162,19 @@ def _formats(sample: Sample) -> dict[str, Any]:
 
 def _everywhere(sample: Sample, entry: Entry) -> dict[str, Entry]:
     """A table in which every look-up finds ``entry``."""
-    return {name: entry for name in (*WIDER, sample.dtype, "weight_only")}
+    return dict.fromkeys((*WIDER, sample.dtype, "weight_only"), entry)
 
 
 def _attention(sample: Sample, entry: Entry, rates: Rates, cluster: Cluster) -> tuple[Op, Kernel]:
-    op: Any = build.attention("", **sample.columns, dtype=sample.dtype, act=_width(sample))
+    shape: dict[str, Any] = {**sample.columns}
+    op: Any = build.attention("", **shape, dtype=sample.dtype, act=_width(sample))
     if sample.kernel == "attention_backward":
         op, _ = gradient(op)
     return op, attention_kernel(rates, {"flash2": entry}, "flash2")
 
 
 def _decode(sample: Sample, entry: Entry, rates: Rates, cluster: Cluster) -> tuple[Op, Kernel]:
-    c = dict(sample.columns)
+    c: dict[str, Any] = {**sample.columns}
     plain = _width(sample) * c["kv_heads"] * (c["head_dim"] + c["v_head_dim"])
     stored = c.pop("kv_bytes_per_token")
     size = np.where(stored > 0, stored, plain)

@@ -1,9 +1,9 @@
 """The table of measured kernels that ``calibrate --from`` reads: a CSV or Parquet file, one kernel run a row.
 
 Columns: ``kernel`` (a key of :data:`KERNELS`), ``seconds`` (of one run on the device), the kernel's shape as the
-functions of :mod:`windtunnel.ops.build` take it, and where they matter ``dtype`` (what is computed in), ``weight_dtype``
-(how weights are stored, if not as they are computed in), ``variant`` (generation of an attention kernel) and
-``device`` (rows of other devices are left out). A cell that a kernel does not need may be empty.
+functions of :mod:`windtunnel.ops.build` take it, and where they matter ``dtype`` (what is computed in),
+``weight_dtype`` (how weights are stored, if not as they are computed in), ``variant`` (generation of an attention
+kernel) and ``device`` (rows of other devices are left out). A cell that a kernel does not need may be empty.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def read_table(path: str, device: str | None = None) -> Table:
             raise ScenarioError(
                 f"{_short(path)} has no column {name!r}; a table of kernels needs kernel, seconds and the shape columns"
             )
-    lines: Array = np.arange(2, 2 + len(frame))
+    lines = np.arange(2.0, 2 + len(frame))
     devices: tuple[str, ...] = ()
     left_out = 0
     if "device" in frame.columns and device is not None:
@@ -154,7 +154,7 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The same from rows in memory."""
     import polars as pl
 
-    return Table(tuple(_samples("rows", pl.DataFrame(rows, infer_schema_length=None), np.arange(len(rows)))))
+    return Table(tuple(_samples("rows", pl.DataFrame(rows, infer_schema_length=None), np.arange(1.0, 1 + len(rows)))))
 
 
 def _read(path: str) -> polars.DataFrame:
@@ -192,12 +192,12 @@ def _samples(path: str, frame: polars.DataFrame, lines: Array) -> list[Sample]:
     wrong = np.flatnonzero(~(seconds > 0))
     if wrong.size:
         at = wrong[0]
-        raise ScenarioError(f"{_short(path)}, line {lines[at]}: seconds is {seconds[at]:g}; it is above 0")
+        raise ScenarioError(f"{_short(path)}, line {lines[at]:.0f}: seconds is {seconds[at]:g}; it is above 0")
     result: list[Sample] = []
     for kernel in dict.fromkeys(kernels):
         if kernel not in KERNELS:
             at = kernels.index(kernel)
-            raise ScenarioError(f"{_short(path)}, line {lines[at]}: {unknown('kernel', kernel, KERNELS)}")
+            raise ScenarioError(f"{_short(path)}, line {lines[at]:.0f}: {unknown('kernel', kernel, KERNELS)}")
         of_kind = np.array([k == kernel for k in kernels])
         columns = _shape(path, frame, kernel, of_kind, lines)
         formats = _formats(path, frame, kernel, of_kind, lines)
@@ -226,19 +226,17 @@ def _shape(path: str, frame: polars.DataFrame, kernel: str, rows: Array, lines: 
         if low.size:
             line = lines[rows][low[0]]
             least = "above 0" if default is None or default == 1.0 else "at least 0"
-            raise ScenarioError(f"{_short(path)}, line {line}: {name} is {values[low[0]]:g}; it is {least}")
+            raise ScenarioError(f"{_short(path)}, line {line:.0f}: {name} is {values[low[0]]:g}; it is {least}")
         columns[name] = values
     if not kind.needs:
         nothing = np.flatnonzero(sum(columns.values()) <= 0)
         if nothing.size:
             either = " or ".join(kind.may)
-            raise ScenarioError(f"{_short(path)}, line {lines[rows][nothing[0]]}: {kernel} needs {either} above 0")
+            raise ScenarioError(f"{_short(path)}, line {lines[rows][nothing[0]]:.0f}: {kernel} needs {either} above 0")
     return columns
 
 
-def _formats(
-    path: str, frame: polars.DataFrame, kernel: str, rows: Array, lines: Array
-) -> list[tuple[str, str, str]]:
+def _formats(path: str, frame: polars.DataFrame, kernel: str, rows: Array, lines: Array) -> list[tuple[str, str, str]]:
     """(dtype, weight_dtype, variant) of the rows of a kernel."""
     if not KERNELS[kernel].dtype:
         return [("", "", "")] * int(rows.sum())
@@ -253,7 +251,7 @@ def _formats(
         for name, value, known in accepted:
             if value not in known:
                 raise ScenarioError(
-                    f"{_short(path)}, line {lines[i]}: {name} of {kernel} is {value[:40]!r}; "
+                    f"{_short(path)}, line {lines[i]:.0f}: {name} of {kernel} is {value[:40]!r}; "
                     f"accepted: {', '.join(k for k in known if k)}"
                 )
         found.append((dtype, weight or dtype, variant if kernel.startswith("attention") else ""))
@@ -282,7 +280,7 @@ def _numbers(
             values[i] = np.nan
         if not np.isfinite(values[i]) or "_" in text:
             shown = repr(text[:40]) if text else "empty"
-            raise ScenarioError(f"{_short(path)}, line {lines[rows][i]}: {name} is {shown}; it is a number")
+            raise ScenarioError(f"{_short(path)}, line {lines[rows][i]:.0f}: {name} is {shown}; it is a number")
     return values
 
 

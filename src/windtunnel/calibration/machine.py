@@ -38,8 +38,8 @@ class Machine:
         """The cluster file."""
         about = (
             f"# {self.description}, as windtunnel calibrate --measure found it.\n"
-            f"# Rates are the best that was measured here. {self.on} lends what is not a matter of speed; power is its\n"
-            "# share of the cores. Number formats that were not measured have the rate of fp32.\n"
+            "# Rates are the best that was measured here; formats that were not measured have the rate of fp32.\n"
+            f"# {self.on} lends what is not a matter of speed, and of its power the share of the threads.\n"
         )
         return about + yaml.safe_dump(dict(self.file or {}), sort_keys=False)
 

@@ -1,10 +1,10 @@
-"""``calibrate --measure``: times kernels on the machine at hand, fits them, and checks itself on a small transformer."""
+"""``calibrate --measure``: times kernels on the machine at hand, fits them, and checks itself on a transformer."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,22 @@ from windtunnel.scenario.files import write_file
 
 Tell = Callable[[str], None]
 
+UNSTEADY = 0.2
+"""Of repeats, from which a measurement is said to be disturbed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a measurement found. ``host``: host times of a GPU's machine that no file holds."""
+    """What a measurement found. ``host``: host times of a GPU's machine that no file holds; ``unsteady``: how far a
+    kernel's repeats typically lie apart (the middle half of them over their median), more where others use the machine.
+    """
 
     machine: Machine
     threads: int
     dtype: str
     torch_version: str
     kernels: int
+    unsteady: float
     fitted: Fitted
     host: dict[str, float]
     checked: tuple[Checked, ...]
@@ -51,6 +57,7 @@ class Measured:
             "precision": self.dtype,
             "torch": self.torch_version,
             "kernels": self.kernels,
+            "unsteady": self.unsteady,
             **self.fitted.to_dict(),
             "host": self.host,
             "check": {**summary(self.checked), "rows": [c.to_dict() for c in self.checked]},
@@ -77,14 +84,15 @@ def measure(
     clock = Clock(torch, device)
     machine = local_gpu(torch, on) if device == "cuda" else None
     dtype = "bf16" if device == "cuda" else "fp32"
-    grid, rounds = (QUICK, 7) if quick else (FULL, 15)
+    grid, rounds = (QUICK, 5) if quick else (FULL, 11)
     used = int(torch.get_num_threads())
     tell(f"timing kernels in {dtype}" + (f" on {used} threads" if device == "cpu" else ""))
-    rows = measure_kernels(clock, grid, dtype, rounds)
+    rows, unsteady = measure_kernels(clock, grid, dtype, rounds)
     machine = machine or local_cpu(torch, rows)
     tell(f"fitting {len(rows)} kernels")
     what = f"{machine.description}, PyTorch {torch.__version__}"
-    fitted = fit_table(table_of(rows), machine.cluster(), what)
+    # A CPU's peaks are the best of these very rows: to reach them is no sign of anything.
+    fitted = replace(fit_table(table_of(rows), machine.cluster(), what), warnings=_warnings(unsteady))
     sizes = SMALL if quick else LARGE
     tell("running a small transformer")
     host = host_times(clock, sizes, dtype, rounds)
@@ -98,7 +106,14 @@ def measure(
         where = cluster if machine.file is not None else f"1x{machine.on}"
         predicted = [predict_case(case, config, where, calibration, dtype, host) for case in CASES]
     checked = tuple(Checked(*row) for row in zip(CASES, predicted, seconds, strict=True))
-    return Measured(machine, used, dtype, str(torch.__version__), len(rows), fitted, host, checked)
+    return Measured(machine, used, dtype, str(torch.__version__), len(rows), unsteady, fitted, host, checked)
+
+
+def _warnings(unsteady: float) -> tuple[str, ...]:
+    if unsteady < UNSTEADY:
+        return ()
+    line = f"repeats of a kernel lie {unsteady:.0%} apart: the machine is busy; measure it idle, or on fewer threads"
+    return (line,)
 
 
 def cluster_path(out: str) -> str:

@@ -11,11 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
 
-from windtunnel.calibration.clock import Call, Clock, medians
+from windtunnel.calibration.clock import Call, Clock, repeats
 from windtunnel.calibration.decoder import Decoder, Sizes
 from windtunnel.engine.infer import infer_answer
 from windtunnel.engine.train import train_answer
@@ -61,7 +62,7 @@ class Checked:
         }
 
 
-SMALL = Sizes(hidden=512, layers=6, heads=8, kv_heads=2, intermediate=1408, vocab=8192)
+SMALL = Sizes(hidden=512, layers=4, heads=8, kv_heads=2, intermediate=1408, vocab=8192)
 LARGE = Sizes(hidden=768, layers=8, heads=12, kv_heads=4, intermediate=2048, vocab=16384)
 CASES: tuple[Case, ...] = (
     Case("prefill", 1, 64), Case("prefill", 1, 256), Case("prefill", 2, 192), Case("prefill", 4, 128),
@@ -77,7 +78,7 @@ def run_cases(clock: Clock, sizes: Sizes, dtype: str, cases: Sequence[Case], rou
     made = Decoder(torch, sizes, device=clock.device, dtype=getattr(torch, TORCH_NAMES[dtype]))
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-6, fused=True)
     calls = [_call(clock, made, optimizer, case) for case in cases]
-    return medians(clock, calls, rounds, kernels=False)
+    return [median(seconds) for seconds in repeats(clock, calls, rounds, kernels=False)]
 
 
 def _call(clock: Clock, made: Decoder, optimizer: Any, case: Case) -> Call:
@@ -112,9 +113,7 @@ def _call(clock: Clock, made: Decoder, optimizer: Any, case: Case) -> Call:
     return decode
 
 
-def predict_case(
-    case: Case, config: str, on: str, calibration: str, dtype: str, host: Mapping[str, float]
-) -> float:
+def predict_case(case: Case, config: str, on: str, calibration: str, dtype: str, host: Mapping[str, float]) -> float:
     """Seconds that ``infer`` or ``train`` answers. ``host``: what of the engines' host times was measured here."""
     common: dict[str, Any] = {"model": config, "on": on, "calibration": calibration, "precision": dtype}
     if case.phase == "train":
