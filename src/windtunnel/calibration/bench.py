@@ -1,25 +1,23 @@
 """The kernels that ``calibrate --measure`` times, as rows of the table that :mod:`windtunnel.calibration.layout` reads.
 
-Weights and KV caches take turns between copies that together exceed the last cache, as they do in a model; activations
-stay what they are, since in a model the kernel before has just written them.
+Weights and KV caches are read from another place of a large pool each time, so that no cache has them, as in a model;
+activations stay what they are, since in a model the kernel before has just written them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
 from windtunnel.calibration import decoder
-from windtunnel.calibration.clock import Call, Clock, repeats
+from windtunnel.calibration.clock import Call, Clock
 
-COLD_BYTES = 192e6
-"""What copies of a weight add up to at least (several times the last cache of most machines) …"""
-MOST_COPIES = 48
-"""… and how many there are at most."""
+COLD = 3.0
+"""Size of the pool over that of the last cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +29,25 @@ class Bench:
     share: float = 1.0
 
 
-class Turns:
-    """Tensors of one shape that take turns: none is in the cache any more when it is its turn again."""
+class Pool:
+    """Memory that is walked through again and again. ``size``: elements; ``at``: where the walk is."""
 
-    def __init__(self, tensors: list[Any]) -> None:
-        self.tensors, self.at = tensors, 0
+    def __init__(self, tensor: Any) -> None:
+        self.tensor, self.size, self.at = tensor, tensor.numel(), 0
+
+
+class Turns:
+    """Tensors of one shape in a pool, of which the next in the walk is taken."""
+
+    def __init__(self, pool: Pool, *shape: int) -> None:
+        self.pool, self.each = pool, math.prod(shape)
+        self.views = list(pool.tensor[: pool.size // self.each * self.each].view(-1, *shape))
 
     def take(self) -> Any:
-        self.at = (self.at + 1) % len(self.tensors)
-        return self.tensors[self.at]
+        place = -(-self.pool.at // self.each)
+        place = place if place < len(self.views) else 0
+        self.pool.at = (place + 1) * self.each
+        return self.views[place]
 
 
 def on_turn(function: Callable[..., object], turns: Turns, *before: Any) -> Call:
@@ -89,31 +97,35 @@ FULL = Grid(
 )
 
 
-def measure_kernels(clock: Clock, grid: Grid, dtype: str, rounds: int) -> tuple[list[dict[str, Any]], float]:
-    """(Rows of a table of kernels with the median seconds of each, how far a kernel's repeats typically lie apart)."""
-    benches = list(_Maker(clock, grid, dtype).all())
-    with clock.torch.no_grad():
-        seconds = repeats(clock, [b.call for b in benches], rounds, kernels=True)
-    rows = [{**b.row, "seconds": median(s) * b.share} for b, s in zip(benches, seconds, strict=True)]
+def kernel_benches(clock: Clock, grid: Grid, dtype: str, cache_bytes: float) -> list[Bench]:
+    """What is timed. ``cache_bytes``: of the last cache."""
+    return list(_Maker(clock, grid, dtype, cache_bytes).all())
+
+
+def table_rows(benches: Sequence[Bench], seconds: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """Rows of a table of kernels, with the median of each one's ``seconds``."""
+    return [{**b.row, "seconds": median(s) * b.share} for b, s in zip(benches, seconds, strict=True)]
+
+
+def unsteadiness(seconds: Sequence[Sequence[float]]) -> float:
+    """How far a kernel's repeats typically lie apart: the middle half of them over their median."""
     apart = []
-    for s in seconds:
-        low, middle, high = quantiles(s, n=4, method="inclusive")
+    for repeated in seconds:
+        low, middle, high = quantiles(repeated, n=4, method="inclusive")
         apart.append((high - low) / middle)
-    return rows, median(apart)
+    return median(apart)
 
 
 class _Maker:
-    def __init__(self, clock: Clock, grid: Grid, dtype: str) -> None:
+    def __init__(self, clock: Clock, grid: Grid, dtype: str, cache_bytes: float) -> None:
         self.torch, self.grid, self.name, self.device = clock.torch, grid, dtype, clock.device
         self.dtype = torch_dtype(clock.torch, dtype)
         self.size = self.dtype.itemsize
+        largest = max(n * k for n, k in grid.weights)
+        self.pool = Pool(self.tensor(max(int(COLD * cache_bytes / self.size), 3 * largest)))
 
     def tensor(self, *shape: int) -> Any:
         return self.torch.randn(shape, device=self.device).to(self.dtype)
-
-    def copies(self, *shape: int) -> Turns:
-        count = int(COLD_BYTES / (self.size * math.prod(shape))) + 2
-        return Turns([self.tensor(*shape) for _ in range(min(count, MOST_COPIES))])
 
     def all(self) -> Iterator[Bench]:
         yield from self.products()
@@ -128,12 +140,12 @@ class _Maker:
         """A linear layer, and its two gradients, whose operands lie otherwise in memory."""
         linear, matmul = self.torch.nn.functional.linear, self.torch.matmul
         for n, k in self.grid.weights:
-            weights = self.copies(n, k)
+            weights = Turns(self.pool, n, k)
             for m in self.grid.rows:
                 x = self.tensor(m, k)
                 yield Bench(self._gemm(m, n, k), on_turn(linear, weights, x))
         for m, n, k in self.grid.backward:
-            weights, g, x = self.copies(n, k), self.tensor(m, n), self.tensor(m, k)
+            weights, g, x = Turns(self.pool, n, k), self.tensor(m, n), self.tensor(m, k)
             yield Bench(self._gemm(m, k, n), on_turn(matmul, weights, g))
             yield Bench(self._gemm(n, k, m), partial(matmul, g.t(), x))
 
@@ -162,7 +174,7 @@ class _Maker:
     def decodes(self) -> Iterator[Bench]:
         torch, heads, kv_heads = self.torch, self.grid.heads, self.grid.kv_heads
         for b, s in self.grid.decodes:
-            q, caches = self.tensor(b, heads, 1, 64), self.copies(2, b, kv_heads, s + 64, 64)
+            q, caches = self.tensor(b, heads, 1, 64), Turns(self.pool, 2, b, kv_heads, s + 64, 64)
 
             def call(q: Any = q, caches: Turns = caches, s: int = s) -> object:
                 keys, values = caches.take()
@@ -195,13 +207,14 @@ class _Maker:
             rows = max(round(size / (3 * self.size * width)), 1)
             a, b = self.tensor(rows, width), self.tensor(rows, width)
             yield self._stream("elementwise", 3 * self.size * width * rows, partial(torch.add, a, b))
-        vocabulary = self.tensor(max(int(COLD_BYTES / (width * self.size)), 1024), width)
+        vocabulary = self.pool.tensor[: self.pool.size // width * width].view(-1, width)
 
         def look(picks: Any) -> object:
             return torch.nn.functional.embedding(picks, vocabulary)
 
         for rows in (1, 8, 32, 100, 256, 700, 2048):
-            picks = Turns([torch.randint(0, len(vocabulary), (rows,), device=self.device) for _ in range(16)])
+            drawn = torch.randint(0, len(vocabulary), (64 * rows,), device=self.device)
+            picks = Turns(Pool(drawn), rows)
             size = self.size * width * rows
             yield self._stream("embedding", size, on_turn(look, picks), cold=size)
 
@@ -234,14 +247,13 @@ class _Maker:
     def transfers(self) -> Iterator[Bench]:
         """Copies from the host's memory to the device's (on a CPU within its memory)."""
         torch = self.torch
-        for size in (16e3, 64e3, 300e3, 1e6, 8e6, 30e6):
-            elements = int(size / 4)
+        source = torch.randn(int(32e6))
+        if self.device == "cuda":
+            source = source.pin_memory()
+        for elements in (4_000, 16_000, 75_000, 250_000, 2_000_000, 8_000_000):
             there = torch.empty(elements, device=self.device)
-            sources = [torch.randn(elements) for _ in range(min(int(COLD_BYTES / size), 16))]
-            if self.device == "cuda":
-                sources = [s.pin_memory() for s in sources]
-            row = {"kernel": "copy", "pcie_bytes": 4.0 * elements}
-            yield Bench(row, on_turn(partial(there.copy_, non_blocking=True), Turns(sources)))
+            call = on_turn(partial(there.copy_, non_blocking=True), Turns(Pool(source), elements))
+            yield Bench({"kernel": "copy", "pcie_bytes": 4.0 * elements}, call)
 
 
 def torch_dtype(torch: Any, name: str) -> Any:

@@ -84,20 +84,29 @@ class Clock:
         return time.perf_counter() - begin
 
 
-def repeats(clock: Clock, calls: Sequence[Call], rounds: int, *, kernels: bool) -> list[list[float]]:
+def repeats(
+    clock: Clock, kernels: Sequence[Call], runs: Sequence[Call], rounds: int
+) -> tuple[list[list[float]], list[list[float]]]:
     """Seconds of each call in each of ``rounds``, in which all take their turn: what disturbs the machine for a while
-    then falls on all alike. ``kernels``: device time of short calls, timed several in a row."""
+    then falls on all alike. ``kernels``: short calls without gradients, of which the device time is taken, several in a
+    row; ``runs``: longer ones, until the device is done.
+    """
+    of_kernels: list[list[float]] = [[] for _ in kernels]
+    of_runs: list[list[float]] = [[] for _ in runs]
     slices = []
-    found: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()  # compiles, allocates
-        seconds = clock.whole(call)
-        slices.append(min(max(int(SLICE_S / max(seconds, 1e-9)), 1), MOST_CALLS))
+    with clock.torch.no_grad():
+        for call in kernels:
+            call()  # compiles, allocates
+            seconds = clock.whole(call)
+            slices.append(min(max(int(SLICE_S / max(seconds, 1e-9)), 1), MOST_CALLS))
+    for call in runs:
+        call()
+        clock.whole(call)
     for _ in range(rounds):
-        for call, times, seconds_of in zip(calls, slices, found, strict=True):
-            if not kernels:
-                seconds_of.append(clock.whole(call))
-                continue
-            call()  # its own tensors are in the caches again that the others have used
-            seconds_of.append(clock.kernels(call, times))
-    return found
+        with clock.torch.no_grad():
+            for call, times, found in zip(kernels, slices, of_kernels, strict=True):
+                call()  # its own tensors are in the caches again that the others have used
+                found.append(clock.kernels(call, times))
+        for call, found in zip(runs, of_runs, strict=True):
+            found.append(clock.whole(call))
+    return of_kernels, of_runs

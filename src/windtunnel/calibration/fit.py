@@ -30,7 +30,7 @@ SHAPES_A_PARAMETER = 2.5
 """Distinct shapes that each fitted parameter takes at least."""
 EFFECT = 0.03
 """Least effect of a fitted parameter: over its range, by itself, on the prices (rms of the logarithm)."""
-LOOSE = 0.3
+LOOSE = 0.15
 """A parameter whose standard error is more of its range is not fitted."""
 SHAPES_FOR_CHOICES = 12
 HELD_OUT_FROM = 10
@@ -119,7 +119,8 @@ class _Problem:
     def start(self, names: Sequence[str]) -> Array:
         """Where the inherited constants are, a little inside the bounds."""
         x = [(getattr(self.base, n) - self.bounds[n][0]) / (self.bounds[n][1] - self.bounds[n][0]) for n in names]
-        return np.clip(np.array(x), 0.02, 0.98)
+        inside: Array = np.clip(np.array(x), 0.02, 0.98)
+        return inside
 
     def log_price(self, names: Sequence[str], x: Array) -> Array:
         seconds: Array = predict(self.family, self.entry(names, x), self.rates, self.cluster)
@@ -301,7 +302,8 @@ def _standard_errors(problem: _Problem, names: Sequence[str], x: Array, measured
         columns.append((problem.log_price(names, moved) - middle) / (moved[i] - x[i]))
     slope = np.stack(columns, axis=1)
     # At least a per cent: clocks and machines are not steadier.
-    scatter = max(1.4826 * float(np.median(np.abs(middle - measured))), 0.01)
+    off = middle - measured
+    scatter = max(1.4826 * float(np.median(np.abs(off - np.median(off)))), 0.01)
     curvature = slope.T @ slope
     still = np.diag(curvature) < 1e-12
     curvature[still, still] = 1.0

@@ -28,7 +28,7 @@ from windtunnel.ops.values import Array
 Entry = Any
 """One of the entry classes of :mod:`windtunnel.cost.calibration`."""
 
-_FIXED = (0.1e-6, 200e-6)
+_FIXED = (0.1e-6, 100e-6)
 _SHARE = (0.01, 1.0)
 
 FREE: Mapping[str, Mapping[str, tuple[float, float]]] = {
@@ -42,9 +42,7 @@ FREE: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "compute": _SHARE, "diagonal": (0.0, 512.0), "fixed_s": _FIXED, "vector": _SHARE, "wave": (0.0, 1.0),
         "bandwidth": _SHARE,
     },
-    "attention_decode": {
-        "bandwidth": _SHARE, "compute": _SHARE, "fixed_s": _FIXED, "cache": _SHARE, "wave_s": (0.0, 100e-6),
-    },
+    "attention_decode": {"bandwidth": _SHARE, "compute": _SHARE, "fixed_s": _FIXED, "wave_s": (0.0, 100e-6)},
     "pointwise": {"bandwidth": _SHARE, "cache": _SHARE, "fixed_s": _FIXED},
     "copies": {"pcie": _SHARE, "nvme": _SHARE, "fixed_s": _FIXED},
 }  # fmt: skip

@@ -68,7 +68,7 @@ def local_cpu(torch: Any, rows: Sequence[Mapping[str, Any]]) -> Machine:
     threads = int(torch.get_num_threads())
     on = _likeness()
     base = load_accelerator(on)
-    cache = _last_cache() or base.l2.capacity_bytes
+    cache = last_cache_bytes()
     moved = [(row.get("bytes", 0.0) + row.get("cold_bytes", 0.0), row["seconds"]) for row in rows if "bytes" in row]
     flops = max(2.0 * r["m"] * r["n"] * r["k"] / r["seconds"] for r in rows if r["kernel"] == "gemm")
     large = [size / s for size, s in moved if size > 4 * cache] or [max(moved)[0] / max(moved)[1]]
@@ -120,8 +120,8 @@ def _memory_bytes() -> float:
         return 8e9
 
 
-def _last_cache() -> float | None:
-    """Bytes of the outermost cache; None where the system does not say."""
+def last_cache_bytes() -> float:
+    """Bytes of the outermost cache; where the system does not say, as many for a core as the catalogue's likeness."""
     units = {"K": 2.0**10, "M": 2.0**20, "G": 2.0**30}
     found = []
     for file in CACHES.glob("index*/size"):
@@ -130,4 +130,7 @@ def _last_cache() -> float | None:
             found.append(float(text[:-1]) * units[text[-1]])
         except (OSError, ValueError, KeyError, IndexError):
             continue
-    return max(found, default=None)
+    if found:
+        return max(found)
+    base = load_accelerator(_likeness())
+    return base.l2.capacity_bytes * min((os.cpu_count() or 1) / base.compute_units, 1.0)

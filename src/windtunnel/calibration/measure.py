@@ -6,21 +6,22 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from windtunnel.calibration.bench import FULL, QUICK, measure_kernels
-from windtunnel.calibration.clock import Clock, Device, load_torch
+from windtunnel.calibration.bench import FULL, QUICK, kernel_benches, table_rows, unsteadiness
+from windtunnel.calibration.clock import Clock, Device, load_torch, repeats
 from windtunnel.calibration.fit import Fitted, fit_table, write_calibration
 from windtunnel.calibration.layout import table_of
-from windtunnel.calibration.machine import Machine, local_cpu, local_gpu
+from windtunnel.calibration.machine import Machine, last_cache_bytes, local_cpu, local_gpu
 from windtunnel.calibration.selfcheck import (
     CASES,
     LARGE,
     SMALL,
     Checked,
+    case_calls,
     host_times,
     predict_case,
-    run_cases,
     summary,
     write_config,
 )
@@ -86,17 +87,20 @@ def measure(
     dtype = "bf16" if device == "cuda" else "fp32"
     grid, rounds = (QUICK, 5) if quick else (FULL, 11)
     used = int(torch.get_num_threads())
-    tell(f"timing kernels in {dtype}" + (f" on {used} threads" if device == "cpu" else ""))
-    rows, unsteady = measure_kernels(clock, grid, dtype, rounds)
+    threaded = f" on {used} thread{'s' if used > 1 else ''}" if device == "cpu" else ""
+    tell(f"timing kernels and a small transformer in {dtype}{threaded}")
+    sizes = SMALL if quick else LARGE
+    cache = float(machine.cluster().accelerator.l2.capacity_bytes) if machine else last_cache_bytes()
+    host = host_times(clock, sizes, dtype, rounds)
+    benches = kernel_benches(clock, grid, dtype, cache)
+    calls = case_calls(clock, sizes, dtype, CASES)
+    by_kernel, by_case = repeats(clock, [b.call for b in benches], calls, rounds)
+    rows, unsteady = table_rows(benches, by_kernel), unsteadiness(by_kernel)
     machine = machine or local_cpu(torch, rows)
     tell(f"fitting {len(rows)} kernels")
     what = f"{machine.description}, PyTorch {torch.__version__}"
     # A CPU's peaks are the best of these very rows: to reach them is no sign of anything.
     fitted = replace(fit_table(table_of(rows), machine.cluster(), what), warnings=_warnings(unsteady))
-    sizes = SMALL if quick else LARGE
-    tell("running a small transformer")
-    host = host_times(clock, sizes, dtype, rounds)
-    seconds = run_cases(clock, sizes, dtype, CASES, rounds)
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(sizes, dtype, folder)
         calibration, cluster = str(Path(folder) / "calibration.yaml"), str(Path(folder) / "cluster.yaml")
@@ -105,7 +109,8 @@ def measure(
             write_file(cluster, machine.text())
         where = cluster if machine.file is not None else f"1x{machine.on}"
         predicted = [predict_case(case, config, where, calibration, dtype, host) for case in CASES]
-    checked = tuple(Checked(*row) for row in zip(CASES, predicted, seconds, strict=True))
+    measured = [median(seconds) for seconds in by_case]
+    checked = tuple(Checked(*row) for row in zip(CASES, predicted, measured, strict=True))
     return Measured(machine, used, dtype, str(torch.__version__), len(rows), unsteady, fitted, host, checked)
 
 

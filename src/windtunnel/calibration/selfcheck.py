@@ -72,13 +72,12 @@ CASES: tuple[Case, ...] = (
 )  # fmt: skip
 
 
-def run_cases(clock: Clock, sizes: Sizes, dtype: str, cases: Sequence[Case], rounds: int) -> list[float]:
-    """Median seconds of each case, run with PyTorch."""
+def case_calls(clock: Clock, sizes: Sizes, dtype: str, cases: Sequence[Case]) -> list[Call]:
+    """What runs each case with PyTorch, on one decoder."""
     torch = clock.torch
     made = Decoder(torch, sizes, device=clock.device, dtype=getattr(torch, TORCH_NAMES[dtype]))
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-6, fused=True)
-    calls = [_call(clock, made, optimizer, case) for case in cases]
-    return [median(seconds) for seconds in repeats(clock, calls, rounds, kernels=False)]
+    return [_call(clock, made, optimizer, case) for case in cases]
 
 
 def _call(clock: Clock, made: Decoder, optimizer: Any, case: Case) -> Call:
@@ -140,10 +139,11 @@ def host_times(clock: Clock, sizes: Sizes, dtype: str, rounds: int) -> dict[str,
     if clock.device == "cpu":
         return {}
     deep = replace(sizes, layers=4 * sizes.layers)
-    shallow = replace(sizes, layers=sizes.layers)
     cases = (Case("prefill", 1, 8), Case("train", 1, 8))
-    many, few = (run_cases(clock, s, dtype, cases, rounds) for s in (deep, shallow))
-    forward, both = ((m - f) / (deep.layers - shallow.layers) for m, f in zip(many, few, strict=True))
+    calls = [call for s in (deep, sizes) for call in case_calls(clock, s, dtype, cases)]
+    _, seconds = repeats(clock, [], calls, rounds)
+    many, many_back, few, few_back = (median(s) for s in seconds)
+    forward, both = ((m - f) / (deep.layers - sizes.layers) for m, f in ((many, few), (many_back, few_back)))
     return {"host_s_per_layer": forward, "host_backward_ratio": max(both / forward - 1.0, 0.1)}
 
 

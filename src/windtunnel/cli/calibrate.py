@@ -20,6 +20,9 @@ ABOUT = (
     "kernels timed on this machine (--measure), which then predicts a small transformer and runs it."
 )
 
+USE_WIDTH = 500
+"""Columns of lines that are to be copied: none is broken."""
+
 
 def calibrate_command() -> Command:
     def option(flag: str, metavar: str, about: str) -> Any:
@@ -91,7 +94,7 @@ def _from_kernels(values: Mapping[str, Any]) -> int:
     else:
         print_report(*_families(fitted, f"{fitted.device} fitted to {fitted.data}"), *_notes(fitted.warnings))
         if values["out"]:
-            print_report(f"\nUse it: windtunnel infer MODEL --on {on} --calibration {values['out']}")
+            print_report(f"\nUse it with: --on {on} --calibration {values['out']}", width=USE_WIDTH)
     return 0
 
 
@@ -123,8 +126,9 @@ def _measure(values: Mapping[str, Any]) -> int:
     if values["out"]:
         on = written["cluster_file"] or f"1x{found.machine.on}"
         options = f"--on {on} --calibration {values['out']} --precision {found.dtype}"
-        print_report("", f"windtunnel infer MODEL {options} --engine pytorch-generate")
-        print_report(f"windtunnel train MODEL {options} --engine pytorch")
+        print_report("", "Use it with:", width=USE_WIDTH)
+        print_report(f"  infer {options} --engine pytorch-generate", width=USE_WIDTH)
+        print_report(f"  train {options} --engine pytorch", width=USE_WIDTH)
     return 0
 
 
