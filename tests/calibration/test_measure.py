@@ -26,7 +26,7 @@ def test_it_predicts_what_it_then_runs(calibrate: Callable[..., Any], tmp_path: 
     before = torch.get_num_threads()
     begin = time.monotonic()
     try:
-        # One thread: with several, a kernel waits for whichever of them another process keeps from running.
+        # On one thread the processor's time counts, so that what else runs here does not matter much.
         ran = calibrate("--measure", "--quick", "--threads", "1", "--out", str(out), "--json")
     finally:
         torch.set_num_threads(before)
@@ -104,6 +104,17 @@ def test_the_clock_sees_how_long_a_call_takes() -> None:
     for (seconds,), expected in ((kernels, 2e-3), (runs, 4e-3)):
         assert len(seconds) == 5
         assert expected <= min(seconds) < expected + 0.1
+
+
+def test_on_one_thread_only_the_processors_time_counts() -> None:
+    def wait_and_work() -> None:
+        time.sleep(20e-3)
+        end = time.process_time() + 2e-3
+        while time.process_time() < end:
+            pass
+
+    _, (seconds,) = repeats(Clock(load_torch(), "cpu", alone=True), [], [wait_and_work], 3)
+    assert 2e-3 <= min(seconds) < 15e-3
 
 
 def test_a_cuda_device_that_is_not_there(calibrate: Callable[..., Any]) -> None:

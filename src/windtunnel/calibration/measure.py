@@ -82,11 +82,11 @@ def measure(
     torch = load_torch(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    clock = Clock(torch, device)
+    used = int(torch.get_num_threads())
+    clock = Clock(torch, device, alone=device == "cpu" and used == 1)
     machine = local_gpu(torch, on) if device == "cuda" else None
     dtype = "bf16" if device == "cuda" else "fp32"
     grid, rounds = (QUICK, 5) if quick else (FULL, 11)
-    used = int(torch.get_num_threads())
     threaded = f" on {used} thread{'s' if used > 1 else ''}" if device == "cpu" else ""
     tell(f"timing kernels and a small transformer in {dtype}{threaded}")
     sizes = SMALL if quick else LARGE
