@@ -20,6 +20,7 @@ from windtunnel.calibration.clock import Call, Clock, repeats
 from windtunnel.calibration.decoder import Decoder, Sizes
 from windtunnel.engine.infer import infer_answer
 from windtunnel.engine.train import train_answer
+from windtunnel.models.dtypes import BYTES
 from windtunnel.scenario.options import InferOptions, TrainOptions, read_options
 from windtunnel.scenario.serve import infer_scenario
 from windtunnel.scenario.train import train_scenario
@@ -114,11 +115,14 @@ def _call(clock: Clock, made: Decoder, optimizer: Any, case: Case) -> Call:
 
 def predict_case(case: Case, config: str, on: str, calibration: str, dtype: str, host: Mapping[str, float]) -> float:
     """Seconds that ``infer`` or ``train`` answers. ``host``: what of the engines' host times was measured here."""
+    width = BYTES[dtype]
+    # The decoder's parameters are of the number format that it computes in, and so are their gradients and moments.
+    state = {"gradient_bytes": width, "optimizer_traffic_bytes": 7 * width}
     common: dict[str, Any] = {"model": config, "on": on, "calibration": calibration, "precision": dtype}
     if case.phase == "train":
         asked = {**common, "engine": "pytorch", "micro_batch": case.batch, "global_batch": case.batch}
         scenario = train_scenario(read_options(TrainOptions, {**asked, "seq": case.tokens}))
-        return train_answer(replace(scenario, engine=scenario.engine.model_copy(update=host))).step_time_s
+        return train_answer(replace(scenario, engine=scenario.engine.model_copy(update={**state, **host}))).step_time_s
     asked = {**common, "engine": "pytorch-generate", "batch": case.batch, "input": case.tokens, "output": 2}
     served = infer_scenario(read_options(InferOptions, asked))
     issue = {k: v for k, v in host.items() if k in type(served.engine).model_fields}
