@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windtunnel.calibration.fit import FamilyFit, fit_table, write_calibration
+from windtunnel.calibration.fit import fit_table
 from windtunnel.calibration.forms import CHOICES, FREE, families, inherited
 from windtunnel.calibration.layout import Table, table_of
+from windtunnel.calibration.result import FamilyFit, write_calibration
 from windtunnel.cost.calibration import load_calibration
 from windtunnel.cost.pricing import make_pricer
 from windtunnel.cost.runtime import Runtime
@@ -148,3 +149,12 @@ def test_the_file_prices_as_it_was_fitted(synthetic: Any, tmp_path: Path) -> Non
     other = parse_cluster("1xh100-sxm").accelerator
     assert load_calibration(other, str(path)).gemm == load_calibration(other).gemm
     assert set(yaml.safe_load(path.read_text())) == {"devices"}
+
+
+def test_a_large_table_is_fitted_to_some_of_its_rows(synthetic: Any) -> None:
+    """Repeats of a shape are held out together, and the fit takes no longer for more of them."""
+    table = synthetic.priced(synthetic.shapes("gemm") * 400, {"compute": 0.6, "bandwidth": 0.7}, noise=0.05)
+    found = only(table)
+    assert (found.points, found.shapes, found.held_out) == (14_000, 35, 7)
+    assert found.values["compute"] == pytest.approx(0.6, rel=0.02)
+    assert found.values["bandwidth"] == pytest.approx(0.7, rel=0.02)

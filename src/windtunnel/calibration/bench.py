@@ -157,8 +157,8 @@ class _Maker:
         for b, s in self.grid.prompts:
             q, k, v = (self.tensor(b, s, h, 64).transpose(1, 2) for h in (heads, kv_heads, kv_heads))
             row = {
-                "dtype": self.name, "variant": "flash2", "tokens": b * s, "pairs": b * s * (s + 1) / 2, "context": b * s,
-                "heads": heads, "kv_heads": kv_heads, "head_dim": 64,
+                "dtype": self.name, "variant": "flash2", "tokens": b * s, "pairs": b * s * (s + 1) / 2,
+                "context": b * s, "heads": heads, "kv_heads": kv_heads, "head_dim": 64,
             }  # fmt: skip
             yield Bench({"kernel": "attention", **row}, partial(decoder.prompt_attention, torch, q, k, v))
             yield Bench({"kernel": "attention_backward", **row}, self._backward(q, k, v))

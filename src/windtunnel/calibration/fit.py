@@ -1,4 +1,4 @@
-"""Fits a device's kernel constants to measured kernels and writes them as a file for ``--calibration``.
+"""Fits a device's kernel constants to measured kernels.
 
 Each entry is fitted by robust least squares on the logarithm of predicted over measured, within physical bounds. A
 parameter is fitted only where the rows can tell it: it must move the prices in a way of its own, and there must be a
@@ -13,16 +13,15 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from windtunnel.calibration.forms import CHOICES, FREE, Entry, Family, families, inherited, predict, rates_of
 from windtunnel.calibration.layout import Sample, Table
+from windtunnel.calibration.result import FamilyFit, Fitted
 from windtunnel.cost.calibration import Calibration, load_calibration
 from windtunnel.cost.kernels import Rates
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.values import Array
-from windtunnel.scenario.files import write_file
 
 Mask = NDArray[np.bool_]
 
@@ -33,74 +32,10 @@ EFFECT = 0.03
 LOOSE = 0.15
 """A parameter whose standard error is more of its range is not fitted."""
 SHAPES_FOR_CHOICES = 12
+MOST_ROWS = 6000
+"""Rows that an entry is fitted to at most; its errors are over all that were held out."""
 HELD_OUT_FROM = 10
 """Shapes from which a fifth is held out; with fewer the error is that of the fitted shapes themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyFit:
-    """One fitted entry. ``values``: fitted constants and chosen ones; ``error``: their standard errors; ``kept``:
-    what stayed as it was, by reason; ``at_bound``: fitted to the edge of what is physical.
-
-    ``median``, ``p90``, ``bias`` (median of predicted over measured less 1) are over ``held_out`` shapes, or over the
-    fitted ones where that is 0.
-    """
-
-    section: str
-    key: str
-    points: int
-    shapes: int
-    held_out: int
-    values: Mapping[str, float]
-    error: Mapping[str, float]
-    kept: Mapping[str, str]
-    at_bound: tuple[str, ...]
-    median: float
-    p90: float
-    bias: float
-    median_before: float
-    entry: Entry
-
-    @property
-    def name(self) -> str:
-        return f"{self.section}.{self.key}" if self.key else self.section
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "family": self.section,
-            "key": self.key,
-            "points": self.points,
-            "shapes": self.shapes,
-            "held_out_shapes": self.held_out,
-            "parameters": dict(self.values),
-            "standard_error": dict(self.error),
-            "inherited": dict(self.kept),
-            "at_bound": list(self.at_bound),
-            "median_error": self.median,
-            "p90_error": self.p90,
-            "bias": self.bias,
-            "median_error_before": self.median_before,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """All that was fitted for ``device``; ``data`` names the measurements."""
-
-    device: str
-    data: str
-    families: tuple[FamilyFit, ...]
-    warnings: tuple[str, ...] = ()
-    left_out: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "device": self.device,
-            "data": self.data,
-            "families": [f.to_dict() for f in self.families],
-            "rows_of_other_devices": self.left_out,
-            "warnings": list(self.warnings),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +90,14 @@ def _fit(family: Family, calibration: Calibration, cluster: Cluster) -> FamilyFi
     rates = rates_of(cluster, calibration)
     known = type(base).model_fields
     bounds = {name: bound for name, bound in FREE[family.section].items() if name in known}
-    problem = _Problem(family, rates, cluster, base, bounds, ~held)
+    train = _thinned(~held)
+    problem = _Problem(family, rates, cluster, base, bounds, train)
     names, kept = _identified(problem, shapes - held_shapes)
     offered = {name: values for name, values in CHOICES[family.section].items() if name in known}
     choices = offered if shapes >= SHAPES_FOR_CHOICES else {}
     while True:
-        problem, x = _best(problem, names, choices, measured[~held])
-        errors = _standard_errors(problem, names, x, measured[~held])
+        problem, x = _best(problem, names, choices, measured[train])
+        errors = _standard_errors(problem, names, x, measured[train])
         # The last in the table's order is the least important.
         loose = next((n for n in reversed(names) if errors[n] > LOOSE and len(names) > 1), None)
         if loose is None:
@@ -206,24 +142,34 @@ def _edge(name: str, x: float, bound: tuple[float, float]) -> bool:
     return x > 0.999 or (x < 0.001 and bound[0] > 0 and name != "fixed_s")
 
 
-def _shapes(samples: Sequence[Sample]) -> Array:
-    """A number for each row, the same for rows of the same shape."""
+def _shapes(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """A number from 0 on for each row, the same for rows of the same shape."""
     seen: dict[tuple[object, ...], int] = {}
     found = []
     for i, s in enumerate(samples):
         for row in zip(*s.columns.values(), strict=True):
             found.append(seen.setdefault((i, *map(float, row)), len(seen)))
-    return np.array(found)
+    return np.array(found, np.int64)
 
 
-def _held_out(groups: Array, measured: Array) -> Mask:
+def _held_out(groups: NDArray[np.int64], measured: Array) -> Mask:
     """Every fifth shape from the shortest to the longest; none where there are few."""
     numbers = np.unique(groups)
     if len(numbers) < HELD_OUT_FROM:
         return np.zeros(len(groups), bool)
-    typical = [np.median(measured[groups == g]) for g in numbers]
+    typical = np.bincount(groups, measured) / np.bincount(groups)
     held: Mask = np.isin(groups, numbers[np.argsort(typical, kind="stable")][2::5])
     return held
+
+
+def _thinned(rows: Mask) -> Mask:
+    """As many of the rows as a fit needs at most, drawn the same each time."""
+    chosen = np.flatnonzero(rows)
+    if len(chosen) <= MOST_ROWS:
+        return rows
+    thinned = np.zeros(len(rows), bool)
+    thinned[np.random.default_rng(0).choice(chosen, MOST_ROWS, replace=False)] = True
+    return thinned
 
 
 def _identified(problem: _Problem, shapes: int) -> tuple[list[str], dict[str, str]]:
@@ -309,34 +255,3 @@ def _standard_errors(problem: _Problem, names: Sequence[str], x: Array, measured
     curvature[still, still] = 1.0
     variance = np.diag(np.linalg.pinv(curvature, hermitian=True)) * scatter**2 * len(measured) / free
     return {n: float("inf") if still[i] else float(np.sqrt(variance[i])) for i, n in enumerate(names)}
-
-
-def calibration_data(fitted: Fitted) -> dict[str, Any]:
-    """The contents of a calibration file: the fitted entries in full, for this device alone."""
-    sections: dict[str, Any] = {}
-    for f in fitted.families:
-        constants = f.entry.model_dump(exclude={"source", "fit"})
-        record = {
-            "device": fitted.device,
-            "data": fitted.data,
-            "points": f.points,
-            "median": round(f.median, 4),
-            "p90": round(f.p90, 4),
-        }
-        source = f"windtunnel calibrate on {fitted.data}; fitted: {', '.join(f.values) or 'nothing'}"
-        entry = {**constants, "source": source, "fit": record}
-        if f.key:
-            sections.setdefault(f.section, {})[f.key] = entry
-        else:
-            sections[f.section] = entry
-    return {"devices": {fitted.device: sections}}
-
-
-def write_calibration(fitted: Fitted, path: str) -> None:
-    """Write the file that ``--calibration`` takes; it appears as a whole.
-
-    Raises:
-        ScenarioError: the file cannot be written.
-    """
-    about = f"# Kernel constants of {fitted.device}, fitted by windtunnel calibrate. Use with --calibration.\n"
-    write_file(path, about + yaml.safe_dump(calibration_data(fitted), sort_keys=False, width=120))

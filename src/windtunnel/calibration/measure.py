@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 from windtunnel.calibration.bench import FULL, QUICK, kernel_benches, table_rows, unsteadiness
 from windtunnel.calibration.clock import Clock, Device, load_torch, repeats
-from windtunnel.calibration.fit import Fitted, fit_table, write_calibration
+from windtunnel.calibration.fit import fit_table
 from windtunnel.calibration.layout import table_of
 from windtunnel.calibration.machine import Machine, last_cache_bytes, local_cpu, local_gpu
+from windtunnel.calibration.result import Fitted, write_calibration
 from windtunnel.calibration.selfcheck import (
     CASES,
     LARGE,
@@ -83,7 +85,8 @@ def measure(
     if threads is not None:
         torch.set_num_threads(threads)
     used = int(torch.get_num_threads())
-    clock = Clock(torch, device, alone=device == "cpu" and used == 1)
+    fine = time.get_clock_info("process_time").resolution <= 1e-6
+    clock = Clock(torch, device, alone=device == "cpu" and used == 1 and fine)
     machine = local_gpu(torch, on) if device == "cuda" else None
     dtype = "bf16" if device == "cuda" else "fp32"
     grid, rounds = (QUICK, 5) if quick else (FULL, 11)

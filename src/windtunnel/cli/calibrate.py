@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,8 +13,8 @@ from windtunnel.cli.fields import Command, command, parameter
 from windtunnel.errors import ScenarioError
 
 if TYPE_CHECKING:
-    from windtunnel.calibration.fit import Fitted
     from windtunnel.calibration.measure import Measured
+    from windtunnel.calibration.result import Fitted
 
 ABOUT = (
     "Fit constants to measurements and write a file for --calibration: from a table of kernels (--from) or from "
@@ -76,16 +77,16 @@ def _from_file(values: Mapping[str, Any]) -> int:
 
 
 def _from_kernels(values: Mapping[str, Any]) -> int:
-    from windtunnel.calibration.fit import fit_table, write_calibration
+    from windtunnel.calibration.fit import fit_table
     from windtunnel.calibration.layout import read_table
+    from windtunnel.calibration.result import write_calibration
     from windtunnel.cli.output import print_json, print_report
     from windtunnel.hardware import parse_cluster
 
     if not values["on"]:
         raise ScenarioError("--on is missing; say which accelerator was measured, such as --on h100-sxm")
-    # A cluster file stands for a machine of the user's own.
     on = values["on"]
-    cluster = parse_cluster(on)
+    cluster = replace(parse_cluster(on), count=1)
     fitted = fit_table(read_table(values["source"], cluster.accelerator.name), cluster, _name(values["source"]))
     if values["out"]:
         write_calibration(fitted, values["out"])
@@ -99,8 +100,8 @@ def _from_kernels(values: Mapping[str, Any]) -> int:
 
 
 def _measure(values: Mapping[str, Any]) -> int:
-    from windtunnel.calibration.fit import write_calibration
     from windtunnel.calibration.measure import cluster_path, measure
+    from windtunnel.calibration.result import write_calibration
     from windtunnel.cli.output import print_json, print_report
     from windtunnel.scenario.files import write_file
 
