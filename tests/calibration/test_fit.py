@@ -45,8 +45,8 @@ def test_products(synthetic: Any, compute: float, bandwidth: float, fixed_s: flo
 @pytest.mark.parametrize(
     ("kernel", "constants"),
     [
-        ("attention", {"compute": 0.5, "diagonal": 150.0, "fixed_s": 2e-5}),
-        ("attention_backward", {"compute": 0.4, "diagonal": 100.0, "fixed_s": 3e-5}),
+        ("attention", {"compute": 0.5, "fixed_s": 2e-5}),
+        ("attention_backward", {"compute": 0.4, "fixed_s": 3e-5}),
         ("attention_decode", {"bandwidth": 0.5, "fixed_s": 1.5e-5}),
         ("norm", {"bandwidth": 0.6, "fixed_s": 6e-6}),
         ("copy", {"pcie": 0.6, "fixed_s": 1.2e-5}),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from windtunnel.calibration.forms import CHOICES, FREE, Entry, Family, families, inherited, predict, rates_of
+from windtunnel.calibration.forms import CHOICES, FREE, SHARE, Entry, Family, families, inherited, predict, rates_of
 from windtunnel.calibration.layout import Sample, Table
 from windtunnel.calibration.result import FamilyFit, Fitted
 from windtunnel.cost.calibration import Calibration, load_calibration
@@ -52,8 +52,11 @@ class _Problem:
         return self.base.model_copy(update=dict(zip(names, (low + x * (high - low)).tolist(), strict=True)))
 
     def start(self, names: Sequence[str]) -> Array:
-        """Where the inherited constants are, a little inside the bounds."""
-        x = [(getattr(self.base, n) - self.bounds[n][0]) / (self.bounds[n][1] - self.bounds[n][0]) for n in names]
+        """Where the inherited constants are, a little inside the bounds; at the top for what is off."""
+        x = []
+        for name in names:
+            (low, high), value = self.bounds[name], getattr(self.base, name)
+            x.append((value - low) / (high - low) if value > 0 or low == 0 else 1.0)
         inside: Array = np.clip(np.array(x), 0.02, 0.98)
         return inside
 
@@ -88,12 +91,11 @@ def _fit(family: Family, calibration: Calibration, cluster: Cluster) -> FamilyFi
     shapes, held_shapes = len(set(groups.tolist())), len(set(groups[held].tolist()))
     base = inherited(calibration, family.section, family.key)
     rates = rates_of(cluster, calibration)
-    known = type(base).model_fields
-    bounds = {name: bound for name, bound in FREE[family.section].items() if name in known}
+    bounds = FREE[family.section]
     train = _thinned(~held)
     problem = _Problem(family, rates, cluster, base, bounds, train)
     names, kept = _identified(problem, shapes - held_shapes)
-    offered = {name: values for name, values in CHOICES[family.section].items() if name in known}
+    offered = {n: tuple(dict.fromkeys((getattr(base, n), *v))) for n, v in CHOICES[family.section].items()}
     choices = offered if shapes >= SHAPES_FOR_CHOICES else {}
     while True:
         problem, x = _best(problem, names, choices, measured[train])
@@ -121,7 +123,7 @@ def _fit(family: Family, calibration: Calibration, cluster: Cluster) -> FamilyFi
         values={n: getattr(entry, n) for n in (*names, *choices)},
         error={n: float(f"{errors[n] * span[n]:.2g}") for n in names if np.isfinite(errors[n])},
         kept={**kept, **dict.fromkeys(_others(entry, names, choices, kept), "not fitted")},
-        at_bound=tuple(n for n, v in zip(names, x, strict=True) if _edge(n, v, bounds[n])),
+        at_bound=tuple(n for n, v in zip(names, x, strict=True) if bounds[n] == SHARE and not 0.001 < v < 0.999),
         median=float(np.median(off)),
         p90=float(np.quantile(off, 0.9)),
         bias=float(np.expm1(np.median(logs[judged]))),
@@ -134,12 +136,6 @@ def _others(entry: Entry, *known: Any) -> list[str]:
     """Constants of an entry that are neither fitted nor spoken of."""
     said = {name for names in known for name in names}
     return [n for n in type(entry).model_fields if n not in said and n not in ("source", "fit")]
-
-
-def _edge(name: str, x: float, bound: tuple[float, float]) -> bool:
-    """Whether a constant ended at a bound that it should not be at: nothing can be at 0 with good reason only where it
-    is no loss."""
-    return x > 0.999 or (x < 0.001 and bound[0] > 0 and name != "fixed_s")
 
 
 def _shapes(samples: Sequence[Sample]) -> NDArray[np.int64]:

@@ -29,36 +29,46 @@ Entry = Any
 """One of the entry classes of :mod:`windtunnel.cost.calibration`."""
 
 _FIXED = (0.1e-6, 100e-6)
-_SHARE = (0.01, 1.0)
+SHARE = (0.01, 1.0)
+"""Bounds of a share of a device's peak."""
+
+_PROMPTS = {
+    "compute": SHARE, "diagonal": (0.0, 512.0), "fixed_s": _FIXED, "vector": SHARE, "wave": (0.0, 1.0),
+    "tile_s": (0.0, 20e-6), "alone": (0.25, 2.0), "bandwidth": SHARE,
+}  # fmt: skip
 
 FREE: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "gemm": {"compute": _SHARE, "bandwidth": _SHARE, "fixed_s": _FIXED, "wave": (0.0, 1.0), "k_ramp": (0.0, 512.0)},
-    "grouped_gemm": {"compute": _SHARE, "bandwidth": _SHARE, "fixed_s": _FIXED, "wave": (0.0, 1.0)},
-    "attention": {
-        "compute": _SHARE, "diagonal": (0.0, 512.0), "fixed_s": _FIXED, "vector": _SHARE, "wave": (0.0, 1.0),
-        "bandwidth": _SHARE,
+    "gemm": {
+        "compute": SHARE, "bandwidth": SHARE, "fixed_s": _FIXED, "wave": (0.0, 1.0), "k_ramp": (0.0, 1024.0),
+        "load": (0.1, 8.0),
     },
-    "attention_backward": {
-        "compute": _SHARE, "diagonal": (0.0, 512.0), "fixed_s": _FIXED, "vector": _SHARE, "wave": (0.0, 1.0),
-        "bandwidth": _SHARE,
+    "grouped_gemm": {
+        "compute": SHARE, "bandwidth": SHARE, "fixed_s": _FIXED, "wave": (0.0, 1.0), "k_ramp": (0.0, 1024.0),
+        "load": (0.1, 8.0),
     },
-    "attention_decode": {"bandwidth": _SHARE, "compute": _SHARE, "fixed_s": _FIXED, "wave_s": (0.0, 100e-6)},
-    "pointwise": {"bandwidth": _SHARE, "cache": _SHARE, "fixed_s": _FIXED},
-    "copies": {"pcie": _SHARE, "nvme": _SHARE, "fixed_s": _FIXED},
+    "attention": _PROMPTS,
+    "attention_backward": _PROMPTS,
+    "attention_decode": {
+        "bandwidth": SHARE, "compute": SHARE, "fixed_s": _FIXED, "wave_s": (0.0, 100e-6), "head_s": (0.0, 20e-9),
+        "draw": (0.5, 8.0),
+    },
+    "pointwise": {"bandwidth": SHARE, "cache": SHARE, "fixed_s": _FIXED},
+    "copies": {"pcie": SHARE, "nvme": SHARE, "fixed_s": _FIXED},
 }  # fmt: skip
 """Lowest and highest value of what can be fitted, by section of a calibration file, the most important first. Shares
-are of the device's peaks; physics bounds them by 1."""
+are of the device's peaks; physics bounds them by 1. What is off at 0 (``load``, ``draw``) is tried from its top."""
 
 CHOICES: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "gemm": {"power": (2, 4, 8), "tile": (64, 128)},
-    "grouped_gemm": {"power": (2, 4), "tile": (64, 128)},
-    "attention": {"power": (2, 4)},
-    "attention_backward": {"power": (2, 4)},
+    "gemm": {"power": (2, 4, 8), "tiles": (((128, 128), (64, 64), (16, 64)), ((16, 64),))},
+    "grouped_gemm": {"power": (2, 4), "tiles": (((128, 128), (64, 64), (16, 64)),)},
+    "attention": {"power": (2, 4), "queries": (64, 128)},
+    "attention_backward": {"power": (2, 4), "queries": (64, 128)},
     "attention_decode": {"power": (2, 4)},
     "pointwise": {"power": (2, 4)},
     "copies": {},
 }
-"""What takes one of a few values; each is tried where there are shapes enough to tell them apart."""
+"""What takes one of a few values, besides the one that the device had; each is tried where there are shapes enough to
+tell them apart."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

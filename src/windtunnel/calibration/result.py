@@ -26,7 +26,7 @@ class FamilyFit:
     points: int
     shapes: int
     held_out: int
-    values: Mapping[str, float]
+    values: Mapping[str, Any]
     error: Mapping[str, float]
     kept: Mapping[str, str]
     at_bound: tuple[str, ...]
@@ -82,7 +82,7 @@ def calibration_data(fitted: Fitted) -> dict[str, Any]:
     """The contents of a calibration file: the fitted entries in full, for this device alone."""
     sections: dict[str, Any] = {}
     for f in fitted.families:
-        constants = f.entry.model_dump(exclude={"source", "fit"})
+        constants = f.entry.model_dump(mode="json", exclude={"source", "fit"})
         record = {
             "device": fitted.device,
             "data": fitted.data,

@@ -165,8 +165,10 @@ def _families(fitted: Fitted, title: str) -> list[Any]:
     return lines
 
 
-def _figure(name: str, value: float, error: float | None) -> str:
+def _figure(name: str, value: Any, error: float | None) -> str:
     """A constant with its standard error, seconds in microseconds."""
+    if not isinstance(value, int | float):
+        return ", ".join("x".join(map(str, pair)) for pair in value)
     scale, unit = (1e6, " us") if name.endswith("_s") else (1.0, "")
     spread = "" if error is None else f" ± {error * scale:.2g}"
     return f"{value * scale:.3g}{spread}{unit}"
