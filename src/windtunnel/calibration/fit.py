@@ -247,7 +247,11 @@ def _standard_errors(problem: _Problem, names: Sequence[str], x: Array, measured
     off = middle - measured
     scatter = max(1.4826 * float(np.median(np.abs(off - np.median(off)))), 0.01)
     curvature = slope.T @ slope
-    still = np.diag(curvature) < 1e-12
-    curvature[still, still] = 1.0
-    variance = np.diag(np.linalg.pinv(curvature, hermitian=True)) * scatter**2 * len(measured) / free
-    return {n: float("inf") if still[i] else float(np.sqrt(variance[i])) for i, n in enumerate(names)}
+    size = np.sqrt(np.diag(curvature))
+    still = size < 1e-9
+    size[still] = 1.0
+    # In units of each one's own slope, so that a weak parameter is not taken for none; a little more than singular.
+    alike = curvature / np.outer(size, size) + 1e-9 * np.eye(len(names))
+    alike[still, still] = 1.0
+    spread = np.sqrt(np.diag(np.linalg.inv(alike)) * len(measured) / free) * scatter / size
+    return {n: float("inf") if still[i] else float(spread[i]) for i, n in enumerate(names)}
