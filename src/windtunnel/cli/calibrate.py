@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from windtunnel.cli.fields import Command, command, parameter
+from windtunnel.cli.fields import Command, command, option_parameters, options_given, parameter
 from windtunnel.errors import ScenarioError
+from windtunnel.scenario.files import COMMANDS
 
 if TYPE_CHECKING:
     from windtunnel.calibration.measure import Measured
     from windtunnel.calibration.result import Fitted
 
 ABOUT = (
-    "Fit constants to measurements and write a file for --calibration: from a table of kernels (--from) or from "
-    "kernels timed on this machine (--measure), which then predicts a small transformer and runs it."
+    "Fit constants to measurements and write a file for --calibration: from a table of kernels or a log of your own "
+    "(--from), or from kernels timed on this machine (--measure), which then predicts a small transformer and runs it. "
+    "A log needs the options that say what ran, as train and simulate take them: MODEL, --on, --tp, --engine ..."
 )
+
+LOGS = ("train", "simulate")
+"""The commands whose options say what a log is of."""
 
 USE_WIDTH = 500
 """Columns of lines that are to be copied: none is broken."""
@@ -35,9 +40,13 @@ def calibrate_command() -> Command:
         return parameter(flag.strip("-"), bool, typer.Option(flag, help=about), False)
 
     threads = typer.Option("--threads", metavar="N", min=1, max=4096, help="with --measure on a CPU, PyTorch's threads")
-    parameters = [
-        option("--from", "FILE", "measurements: a table of kernels as CSV or Parquet"),
-        option("--on", "DEVICE", "the accelerator that was measured, such as h100-sxm"),
+    fields: dict[str, Any] = {}
+    for name in LOGS:
+        for p in option_parameters(COMMANDS[name]):
+            fields.setdefault(p.name, p)
+    own = [
+        option("--from", "FILE", "measurements: a table of kernels, a serving benchmark's results, a training log ..."),
+        option("--on", "DEVICE", "the accelerator that was measured, such as h100-sxm; of a log, the cluster"),
         switch("--measure", "time kernels on this machine with PyTorch (extra torch)"),
         option("--device", "cpu|cuda", "what to measure here; by default cpu"),
         parameter("threads", int | None, threads),
@@ -45,7 +54,20 @@ def calibrate_command() -> Command:
         option("--out", "FILE", "the calibration file to write"),
         switch("--json", "print one JSON object"),
     ]
-    return command(_calibrate, ABOUT, parameters)
+    mine = {p.name for p in own}
+    return command(_calibrate, ABOUT, [*own, *(p for name, p in fields.items() if name not in mine)])
+
+
+OWN = ("source", "on", "measure", "device", "threads", "quick", "out", "json")
+"""What is not of the scenario of a log."""
+
+
+def _scenario(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options given that say what a log is of."""
+    found: dict[str, Any] = {}
+    for name in LOGS:
+        found |= options_given(COMMANDS[name], {k: v for k, v in values.items() if k not in OWN})
+    return found
 
 
 def _calibrate(values: Mapping[str, Any]) -> int:
@@ -56,6 +78,7 @@ def _calibrate(values: Mapping[str, Any]) -> int:
     if values["out"]:
         check_folder(values["out"])
     if values["measure"]:
+        _alone(values, "--measure")
         return _measure(values)
     for key in ("device", "threads", "quick"):
         if values[key]:
@@ -64,16 +87,41 @@ def _calibrate(values: Mapping[str, Any]) -> int:
 
 
 def _from_file(values: Mapping[str, Any]) -> int:
-    """What kind of file it is decides what is fitted. Other kinds than kernels are to be told apart here."""
-    from windtunnel.calibration.layout import KERNELS, is_kernel_table
+    """What kind of file it is decides what is fitted."""
+    from windtunnel.calibration.layout import is_kernel_table
 
-    path = values["source"]
-    if is_kernel_table(path):
-        return _from_kernels(values)
-    from windtunnel.calibration.layout import read_table
+    if not is_kernel_table(values["source"]):
+        return _from_log(values)
+    _alone(values, "a table of kernels")
+    return _from_kernels(values)
 
-    read_table(path)  # says what keeps it from being read at all
-    raise ScenarioError(f"{path!r:.120} is no table of kernels; accepted in column kernel: {', '.join(KERNELS)}")
+
+def _alone(values: Mapping[str, Any], what: str) -> None:
+    given = next(iter(_scenario(values)), None)
+    if given is not None:
+        name = "MODEL" if given == "model" else "--" + given.replace("_", "-")
+        raise ScenarioError(f"{name} is for a log of a run; {what} takes --on, --out and --json")
+
+
+def _from_log(values: Mapping[str, Any]) -> int:
+    from windtunnel.calibration.logs import calibrate_from_log
+    from windtunnel.cli.output import print_json, print_report
+    from windtunnel.report.calibration_log import render_log_calibration
+
+    given = _scenario(values)
+    if values["on"]:
+        given["on"] = values["on"]
+    found = calibrate_from_log(values["source"], given)
+    if values["out"]:
+        found.write(values["out"])
+    shown = {**found.to_dict(), "out": values["out"]}
+    if values["json"]:
+        print_json(shown, found.warnings)
+        return 0
+    print_report(render_log_calibration(shown))
+    if values["out"]:
+        print_report(f"\nUse it with: --engine {found.engine} --calibration {values['out']}", width=USE_WIDTH)
+    return 0
 
 
 def _from_kernels(values: Mapping[str, Any]) -> int:
