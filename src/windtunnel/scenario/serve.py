@@ -43,6 +43,8 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     cluster = parse_cluster(options.on, dict(options.set))
     engine = load_engine(options.engine, "serve")
     assert isinstance(engine, ServeEngine)
+    if options.all_reduce is not None:
+        engine = engine.model_copy(update={"all_reduce": options.all_reduce})
     warnings: list[str] = []
     layout = serve_layout(options, network, cluster, warnings)
     name, linear, experts = with_precision(network, options)

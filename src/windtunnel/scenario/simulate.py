@@ -156,7 +156,9 @@ def _setup(
         own = read_options(SimulateOptions, {**asked, **group.options})
     loaded = load_engine(own.engine, "serve")
     assert isinstance(loaded, ServeEngine)
-    changed = {"asynchronous": own.async_scheduling, "expert_imbalance": own.expert_imbalance}
+    changed = {
+        "asynchronous": own.async_scheduling, "expert_imbalance": own.expert_imbalance, "all_reduce": own.all_reduce,
+    }  # fmt: skip
     engine = loaded.model_copy(update={k: v for k, v in changed.items() if v is not None})
     layout = serve_layout(own.model_copy(update={"replicas": 1}), network, cluster, [])
     name, linear, experts = with_precision(network, own)
