@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from windtunnel.api import infer, simulate, train
+    from windtunnel.api import infer, simulate, train, validate
     from windtunnel.errors import Infeasible, ScenarioError
 
     __version__: str
 
-__all__ = ["Infeasible", "ScenarioError", "__version__", "infer", "simulate", "train"]
+__all__ = ["Infeasible", "ScenarioError", "__version__", "infer", "simulate", "train", "validate"]
 
 _WHERE = {
     "Infeasible": "windtunnel.errors",
@@ -25,6 +25,7 @@ _WHERE = {
     "infer": "windtunnel.api",
     "simulate": "windtunnel.api",
     "train": "windtunnel.api",
+    "validate": "windtunnel.api",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from windtunnel import engine
 from windtunnel.errors import Infeasible
@@ -11,6 +11,9 @@ from windtunnel.scenario.options import InferOptions, TrainOptions, read_options
 from windtunnel.scenario.results import InferResult, TrainResult
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.simulation import SimulateResult
+
+if TYPE_CHECKING:
+    from windtunnel.validation import Validation
 
 R = TypeVar("R", TrainResult, InferResult, SimulateResult)
 
@@ -40,6 +43,14 @@ def simulate(model: str | os.PathLike[str], *, on: str, **options: Any) -> Simul
     the answer up to then, with ``partial`` True."""
     result = engine.simulate(read_options(SimulateOptions, {"model": _path(model), "on": on, **options}))
     return _fitting(result)
+
+
+def validate(*names: str, data: str | os.PathLike[str] | None = None, workers: int | None = None) -> Validation:
+    """How far predictions are off the measured data sets ``names`` (all by default); see
+    :func:`windtunnel.validation.validate`."""
+    from windtunnel import validation
+
+    return validation.validate(*names, data=data, workers=workers)
 
 
 def _fitting(result: R) -> R:

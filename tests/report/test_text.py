@@ -69,7 +69,7 @@ def test_an_interval_and_a_run_are_shown(make_train: Make, shown: Show) -> None:
     run = {"time_to_train_s": 4.4e6, "goodput_fraction": 0.93, "lost_s": {"failures": 1e5}, "energy_j": 3e11,
            "cost_usd": 4.6e5, "gpu_hours": 1.56e5}  # fmt: skip
     text = shown(render_train(make_train(run=run, interval={"step_time_s": {"low": 0.5, "high": 0.75}})))
-    assert "between 500 ms and 750 ms" in text
+    assert "80 %: step time 500 ms to 750 ms" in text
     assert "50.9 days" in text
     assert "lost to failures" in text
     assert "$460,000" in text

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "simulate": ("answer", "Requests over time on a service: latencies, goodput, cost and what holds it back."),
     "run": ("answer", "Answer a scenario file, as --save-scenario writes it."),
     "compare": ("compare", "Say, operator by operator, why two scenario files differ."),
+    "validate": ("validate", "The errors against every measured run that is at hand."),
     "models": ("catalogue", "The models that can be named, or one of them."),
     "hardware": ("catalogue", "The accelerators, nodes and networks that can be named, or one of them."),
 }

@@ -64,6 +64,3 @@ def sureness(calibration: Calibration, families: tuple[str, ...]) -> tuple[bool,
         f"{calibration.device} is uncalibrated for {', '.join(missing)}: "
         f"constants of the {calibration.family} family are used"
     ]
-
-
-NO_INTERVAL = "no error interval yet: there are no validation residuals for this kind of run"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
 from windtunnel.cost.calibration import Calibration
-from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, evaluate, plain, sureness
+from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
+from windtunnel.engine.intervals import Sure, sure
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
@@ -89,7 +91,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
     shortfall = missing_bytes(scenario, memory, slots if static else 1)
     warnings = [*scenario.warnings, *_queueing(scenario, slots * dp)]
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
-    warnings += [*doubts, *_precision_warning(scenario), NO_INTERVAL]
+    warnings += [*doubts, *_precision_warning(scenario)]
     gpus = int(plan.layout.tp * plan.layout.pp * plan.layout.dp)
     made = o.batch * o.output
     before, during = phase_trees(
@@ -98,6 +100,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
     prefill, decode = (_phase(t, scenario, runtime, calibration) for t in (before, during))
     joules = _energy(course, scenario, calibration) * gpus
     usd = cost_usd(cluster, course.makespan, gpus)
+    known = _sure(scenario, course, calibrated, gpus)
     return InferResult(
         model=network.name,
         on=o.on,
@@ -123,12 +126,35 @@ def infer_answer(scenario: InferScenario) -> InferResult:
         decode=decode[0],
         energy_j_per_token=joules / made,
         cost_usd_per_million_tokens=None if usd is None else usd / made * 1e6,
-        interval=None,
+        interval=known.interval,
+        confidence=known.confidence,
         calibrated=calibrated,
-        warnings=warnings,
+        warnings=[*warnings, *known.warnings],
         explain=lambda: _explained({"prefill": prefill[1], "decode": decode[1]}, cluster),
         tree={"prefill": prefill[1], "decode": decode[1]},
     )
+
+
+def _sure(scenario: InferScenario, course: Course, calibrated: bool, gpus: int) -> Sure:
+    """Intervals of the latencies; the end of a request is as far off as its first token and all others together."""
+    o = scenario.options
+    made = o.replicas * o.batch * o.output / course.makespan
+    values = {"tpot_s": course.tpot if o.output > 1 else None, "ttft_s": course.ttft, "output_tokens_per_second": made}
+    known = sure("infer", scenario.engine.name, scenario.cluster.accelerator, calibrated, values)
+    if known.interval is None:
+        return known
+    ends = dict(known.interval)
+    if "output_tokens_per_second" in ends:
+        ends["output_tokens_per_second_per_gpu"] = {
+            k: v / (gpus * o.replicas) for k, v in ends["output_tokens_per_second"].items()
+        }
+    if "ttft_s" in ends and "tpot_s" in ends:
+        later = o.output - 1
+        whole = course.ttft + later * course.tpot
+        ends["e2e_s"] = {
+            k: course.e2e * (ends["ttft_s"][k] + later * ends["tpot_s"][k]) / whole for k in ("low", "high")
+        }
+    return replace(known, interval=ends)
 
 
 def _explained(phases: Mapping[str, Evaluation], cluster: Cluster) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from windtunnel.cost import load_calibration
-from windtunnel.engine.answer import NO_INTERVAL, sureness
+from windtunnel.engine.answer import sureness
 from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, make_fleets
+from windtunnel.engine.intervals import sure
 from windtunnel.engine.replay import compared, replayed_log
 from windtunnel.engine.service import run_service
 from windtunnel.engine.work import Ran, physics
@@ -61,7 +63,7 @@ def simulate_workload(
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
     asked = Asked(scenario, workload)
     fleets = make_fleets(scenario, asked, calibration, LOGGED)
-    setting = _setting(scenario, fleets, calibrated, [*doubts, NO_INTERVAL, *_unused(scenario, workload)])
+    setting = _setting(scenario, fleets, calibrated, [*doubts, *_unused(scenario, workload)])
     slo, warmup = scenario.slo, scenario.options.warmup
     if setting.shortfall_bytes > 0:
         nothing = Physics({}, 0.0, None, None)
@@ -78,7 +80,20 @@ def simulate_workload(
         paid = sum(pool.accelerator_seconds for pool in outcome.pools)
         setting = replace(setting, accelerators=paid / (record.end / PS))
     work = physics(ran, scenario.network, scenario.cluster, calibration)
-    return summarise(outcome, workload, setting, work, slo=slo, warmup_s=warmup)
+    return with_interval(scenario, summarise(outcome, workload, setting, work, slo=slo, warmup_s=warmup))
+
+
+def with_interval(scenario: SimulateScenario, result: SimulateResult) -> SimulateResult:
+    """The answer with the intervals of its means. Throughput has one where the service sets it, not the arrivals."""
+    (setup, *_), *_ = scenario.pools.values()
+    values = {metric: getattr(result, metric)["mean"] for metric in ("tpot_s", "ttft_s", "e2e_s")}
+    o = scenario.options
+    if o.rate == math.inf or str(o.arrivals or "").startswith("closed"):
+        values["output_tokens_per_second"] = result.output_tokens_per_second
+    known = sure("simulate", setup.engine.name, scenario.cluster.accelerator, result.calibrated, values)
+    return replace(
+        result, interval=known.interval, confidence=known.confidence, warnings=[*result.warnings, *known.warnings]
+    )
 
 
 def _unused(scenario: SimulateScenario, workload: Workload) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
-from windtunnel.engine.answer import NO_INTERVAL, bottleneck, cost_usd, evaluate, plain, sureness
+from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
+from windtunnel.engine.intervals import sure
 from windtunnel.engine.run import whole_run
 from windtunnel.hardware.machine import Cluster
 from windtunnel.models.flops import (
@@ -89,22 +90,32 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         *doubts,
         *_precision_warning(scenario),
         *_host_memory(scenario, step, schedule),
-        NO_INTERVAL,
     ]
     joules = float(energy_j(totals, seconds, cluster, calibration)) * gpus
     time_s = {**dict.fromkeys(CATEGORIES, 0.0), **{c: s for c, s in exposed.items() if s != 0 or c in CATEGORIES}}
+    rates: dict[str, float] = {
+        "tokens_per_second": tokens / seconds,
+        "tokens_per_second_per_gpu": tokens / seconds / gpus,
+        "samples_per_second": float(plan.global_batch) / seconds,
+        "model_tflops_per_gpu": model_flops / seconds / gpus / 1e12,
+    }
+    used: dict[str, float | None] = {
+        "mfu": model_flops / seconds / gpus / float(peak) if peak else None,
+        "hfu": hardware_flops / seconds / gpus / float(peak) if peak else None,
+    }
+    known = sure(
+        "train", scenario.engine.name, cluster.accelerator, calibrated,
+        {"step_time_s": seconds, "memory_bytes.total": float(memory.total)}, {**rates, **used},
+    )  # fmt: skip
     return TrainResult(
         model=network.name,
         on=scenario.options.on,
         plan=plan_fields(scenario),
         step_time_s=seconds,
-        tokens_per_second=tokens / seconds,
-        tokens_per_second_per_gpu=tokens / seconds / gpus,
-        samples_per_second=float(plan.global_batch) / seconds,
-        model_tflops_per_gpu=model_flops / seconds / gpus / 1e12,
+        **rates,
+        mfu=used["mfu"],
+        hfu=used["hfu"],
         flops_convention=convention,
-        mfu=model_flops / seconds / gpus / float(peak) if peak else None,
-        hfu=hardware_flops / seconds / gpus / float(peak) if peak else None,
         fits=shortfall == 0,
         shortfall_bytes=shortfall,
         memory_bytes=memory_fields(memory, capacity),
@@ -118,9 +129,10 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         elasticity=elasticity,
         energy_j=joules,
         cost_usd_per_step=cost_usd(cluster, seconds, gpus),
-        interval=None,
+        interval=known.interval,
+        confidence=known.confidence,
         calibrated=calibrated,
-        warnings=warnings,
+        warnings=[*warnings, *known.warnings],
         run=whole_run(scenario, step, seconds, joules),
         explain=_explainer(evaluation, cluster),
         timeline=_timeline(evaluation, step, plan.schedule),

@@ -11,7 +11,7 @@ from rich.text import Text
 from windtunnel.report import units
 from windtunnel.report.bars import Figures, bar, grid
 from windtunnel.report.suggest import Result, Suggestion
-from windtunnel.report.words import bottleneck, plan_line, what_ifs
+from windtunnel.report.words import bottleneck, metric_name, plan_line, what_ifs
 from windtunnel.scenario.results import Bottleneck, InferResult, TrainResult
 
 
@@ -40,7 +40,12 @@ def band(interval: Mapping[str, object] | None, metric: str) -> list[str]:
     ends = (interval or {}).get(metric)
     if not isinstance(ends, Mapping):
         return []
-    return [f"{metric.removesuffix('_s')} between {units.seconds(ends['low'])} and {units.seconds(ends['high'])}"]
+    return [f"80 %: {metric_name(metric)} {units.seconds(ends['low'])} to {units.seconds(ends['high'])}"]
+
+
+def confidence(said: str | None) -> list[RenderableType]:
+    """How sure an answer is and why."""
+    return [section("How sure", Text(said))] if said else []
 
 
 def indented(body: RenderableType) -> RenderableType:

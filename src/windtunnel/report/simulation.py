@@ -10,7 +10,17 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import Figures, bar, grid, sparkline
-from windtunnel.report.sections import band, heading, headline, memory, notes, per_million, section, shortage
+from windtunnel.report.sections import (
+    band,
+    confidence,
+    heading,
+    headline,
+    memory,
+    notes,
+    per_million,
+    section,
+    shortage,
+)
 from windtunnel.report.suggest import Suggestion
 from windtunnel.report.words import RESOURCES, bottleneck
 from windtunnel.scenario.simulation import SimulateResult
@@ -39,6 +49,7 @@ def render_simulation(result: SimulateResult, suggestions: Sequence[Suggestion] 
             headline((), False, ()),
             *shortage(result, suggestions),
             section("Memory per GPU", memory(result.memory_bytes)),
+            *confidence(result.confidence),
             *notes(result.warnings),
         )
     return Group(
@@ -52,6 +63,7 @@ def render_simulation(result: SimulateResult, suggestions: Sequence[Suggestion] 
         *_over_time(result.series),
         section("Engines", Group(_engines(result), Figures(list(_cache(result))))),
         section("Memory per GPU", memory(result.memory_bytes)),
+        *confidence(result.confidence),
         *notes(result.warnings),
     )
 

@@ -12,6 +12,7 @@ from windtunnel.report.bars import bars, grid
 from windtunnel.report.sections import (
     band,
     binding,
+    confidence,
     heading,
     headline,
     indented,
@@ -58,6 +59,7 @@ def render_train(result: TrainResult, suggestions: Sequence[Suggestion] | None =
         section(_memory_title(result), memory(result.memory_bytes)),
         section("Bottleneck", binding(result.bottleneck, result.elasticity, "step")),
         *_run(result.run),
+        *confidence(result.confidence),
         *notes(result.warnings),
     )
 
@@ -76,6 +78,7 @@ def render_infer(result: InferResult, suggestions: Sequence[Suggestion] | None =
         f"{units.number(result.total_tokens_per_second)} tokens/s in and out",
         f"{units.energy(result.energy_j_per_token)} an output token",
         f"memory holds {result.max_batch:,} such sequences",
+        *band(result.interval, "ttft_s"),
         *band(result.interval, "tpot_s"),
     ]
     phases: list[RenderableType] = []
@@ -90,6 +93,7 @@ def render_infer(result: InferResult, suggestions: Sequence[Suggestion] | None =
         *shortage(result, suggestions),
         *phases,
         section("Memory per GPU", memory(result.memory_bytes)),
+        *confidence(result.confidence),
         *notes(result.warnings),
     )
 

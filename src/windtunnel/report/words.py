@@ -57,6 +57,29 @@ def what_ifs(elasticity: Mapping[str, float], what: str, most: int = 3) -> list[
     return lines
 
 
+METRICS: Mapping[str, str] = {
+    "step_time_s": "step time",
+    "ttft_s": "TTFT",
+    "tpot_s": "TPOT",
+    "itl_s": "ITL",
+    "e2e_s": "E2E",
+    "memory_bytes.total": "peak memory",
+    "output_tokens_per_second": "output tokens/s",
+    "total_tokens_per_second": "tokens/s",
+    "output_tokens_per_second_per_gpu": "output tokens/s/GPU",
+    "requests_per_second": "requests/s",
+    "seconds": "time",
+}
+
+
+def metric_name(path: str) -> str:
+    """A figure's path in the JSON, as a reader would call it: ``ttft_s.p90`` is "TTFT p90"."""
+    if path in METRICS:
+        return METRICS[path]
+    head, _, statistic = path.rpartition(".")
+    return f"{METRICS[head]} {statistic}" if head in METRICS else path
+
+
 def plan_line(plan: Mapping[str, object]) -> str:
     """The plan as its options, those that are switched off left out."""
     return " ".join(f"{k}={_value(v)}" for k, v in plan.items() if v not in (None, False, "") and not _idle(k, v))

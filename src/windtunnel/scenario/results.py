@@ -68,6 +68,7 @@ class TrainResult(Answer):
     energy_j: float
     cost_usd_per_step: float | None
     interval: Mapping[str, Any] | None
+    confidence: str | None = None
     calibrated: bool
     warnings: list[str]
     run: Mapping[str, Any] | None = None
@@ -114,6 +115,7 @@ class InferResult(Answer):
     energy_j_per_token: float
     cost_usd_per_million_tokens: float | None
     interval: Mapping[str, Any] | None
+    confidence: str | None = None
     calibrated: bool
     warnings: list[str]
 

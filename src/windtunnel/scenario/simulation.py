@@ -78,6 +78,7 @@ class SimulateResult(Answer):
     calibrated: bool
     simulator: Mapping[str, Any]
     interval: Mapping[str, Any] | None
+    confidence: str | None = None
     warnings: list[str]
     replay: Any = None
     """With ``--replay``: measured against simulated (:class:`windtunnel.serving.replayed.ReplayMetrics`)."""

@@ -60,7 +60,6 @@ class Setting:
     shortfall_bytes: float
     calibrated: bool
     warnings: Sequence[str]
-    interval: Mapping[str, Any] | None = None
 
 
 def nothing_run(workload: Workload) -> Outcome:
@@ -158,7 +157,7 @@ def summarise(
             "requests_per_second": len(workload) / outcome.wall_s if outcome.wall_s > 0 else None,
             "compiled": outcome.compiled,
         },
-        interval=setting.interval,
+        interval=None,
         warnings=list(dict.fromkeys([*workload.warnings, *setting.warnings, *outcome.notes])),
         outcome=outcome,
         workload=workload,

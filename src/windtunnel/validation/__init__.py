@@ -1,0 +1,5 @@
+"""Measured runs and the error against them."""
+
+from windtunnel.validation.validate import Validation, validate
+
+__all__ = ["Validation", "validate"]
