@@ -41,13 +41,10 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     network = load_network(options.model)
     check_served(network)
     cluster = parse_cluster(options.on, dict(options.set))
-    engine = load_engine(options.engine, "serve")
-    assert isinstance(engine, ServeEngine)
-    if options.all_reduce is not None:
-        engine = engine.model_copy(update={"all_reduce": options.all_reduce})
+    engine = serving_engine(options, cluster)
     warnings: list[str] = []
     layout = serve_layout(options, network, cluster, warnings)
-    name, linear, experts = with_precision(network, options)
+    name, linear, experts = with_precision(network, options, engine)
     options = _defaults(options, network, warnings)
     longest = options.input + options.output
     check_positions(network, "input + output", longest, warnings)
@@ -75,6 +72,20 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
 
 
+def serving_engine(options: ServeOptions, cluster: Cluster, **changed: object) -> ServeEngine:
+    """The engine's profile with what is ``changed`` (where not None), as it runs on these devices.
+
+    Raises:
+        ScenarioError: no such engine.
+    """
+    engine = load_engine(options.engine, "serve")
+    assert isinstance(engine, ServeEngine)
+    changed["all_reduce"] = options.all_reduce
+    if not {"fp8", "int8"} & cluster.accelerator.peak_flops.keys():
+        changed["quantize_kernels"] = 0.0  # 8-bit weights are widened, and activations stay in 16 bits
+    return engine.model_copy(update={k: v for k, v in changed.items() if v is not None})
+
+
 def check_served(network: Network) -> None:
     """Serving engines here run decoder-only models.
 
@@ -87,8 +98,10 @@ def check_served(network: Network) -> None:
         raise ScenarioError(f"{network.name} is {kind}; infer and simulate serve decoder-only models")
 
 
-def with_precision(network: Network, options: ServeOptions) -> tuple[str, Precision, Precision]:
-    """(name, linear layers, experts), with the number format of the KV cache that is asked for.
+def with_precision(
+    network: Network, options: ServeOptions, engine: ServeEngine
+) -> tuple[str, Precision, Precision]:
+    """(name, linear layers, experts), with the number format of the KV cache that is asked for, else the engine's.
 
     Raises:
         ScenarioError: an unknown format.
@@ -98,6 +111,8 @@ def with_precision(network: Network, options: ServeOptions) -> tuple[str, Precis
         if options.kv_precision not in BYTES:
             raise unknown("kv_precision", options.kv_precision, BYTES)
         linear = replace(linear, kv=options.kv_precision)
+    elif engine.fp8_cache and name == "fp8" and network.quantization is None:
+        linear = replace(linear, kv="fp8")
     return name, linear, experts
 
 
