@@ -40,6 +40,8 @@ S6_MODELS = {
     "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b", "deepseek-ai/DeepSeek-R1": "deepseek-r1",
 }  # fmt: skip
 ENGINES = {"trtllm": "tensorrt-llm", "vllm": "vllm", "sglang": "sglang"}
+GAP_BUDGET = 2048
+"""Tokens an iteration in NVIDIA's runs of vLLM and TensorRT-LLM (not stated; InferenceX's do not depend on it)."""
 TURNS = 10
 """Requests for each client of a closed loop, as InferenceX's harness asks."""
 
@@ -86,14 +88,27 @@ def _closed_row(r: dict[str, str]) -> Row:
         f"dp{dp} ep{ep} {given}/{made} c{concurrency}",
         "group": f"{harness} {model} {engine}", "source": f"{S6}: {r['source_group'].removesuffix('.csv')}",
         "command": "simulate",
-        "remark": "" if r["concurrency"] else "concurrency taken to be the batch",
+        "remark": _closed_remark(r, fixed),
         "measured.ttft_s.mean": float(r["silicon_ttft_ms"]) / 1e3,
         "measured.tpot_s.mean": float(r["silicon_tpot_ms"]) / 1e3,
         "model": model, "on": f"{tp * dp}x{system}", "tp": tp, "dp": dp if dp > 1 else "",
         "ep": ep if experts else "", "etp": etp if experts and etp > 1 else "", "precision": precision or "",
         "engine": engine, "arrivals": f"closed:concurrency={concurrency}", "requests": TURNS * concurrency,
         "input_length": given if fixed else between(given), "output_length": made if fixed else between(made),
+        "chunk": GAP_BUDGET if fixed and engine != "sglang" else "",
+        "kv_precision": "fp8" if model == "llama-3.3-70b" and engine == "vllm" else "",
     }  # fmt: skip
+
+
+def _closed_remark(r: dict[str, str], fixed: bool) -> str:
+    """What is assumed of a row, or known of it."""
+    if r["model_path"].startswith("deepseek") and r["backend_version"] == "1.1.0rc2.post2":
+        return "multi-token prediction, to judge by the time a token takes; the source does not say"
+    if r["model_path"].startswith("meta-llama/Llama-3.1-70B") and r["backend"] == "vllm":
+        return "an fp8 cache, to judge by what fits"
+    if not r["concurrency"]:
+        return "concurrency taken to be the batch"
+    return "2,048 tokens an iteration inferred from the latencies" if fixed and r["backend"] != "sglang" else ""
 
 
 # s2: TensorRT-LLM's own tables.
@@ -167,8 +182,8 @@ S1_DEVICES = {
     "AMD Instinct MI300X-NPS1-SPX-192GB-750W": ("mi300x", 1), "AMD MI300X-NPS1-SPX-192GB-750W": ("mi300x", 1),
 }  # fmt: skip
 """Device, and the tensor-parallel degree taken (submissions do not state it): what holds the fp8 weights and a cache."""
-PROMPTS = "lognormal:mean=294,cv=0.8"
-"""OpenOrca prompts of the benchmark: the mean is published with the benchmark, the spread is assumed."""
+PROMPTS = "uniform:20,568"
+"""OpenOrca prompts of the benchmark: the mean is published with the benchmark, the spread is assumed (at most 1,024)."""
 
 
 def mlperf(folder: Path) -> Iterator[Row]:
@@ -193,7 +208,7 @@ def mlperf(folder: Path) -> Iterator[Row]:
             "remark": "layout and spread of lengths assumed" + ("; reduced power" if "MaxQ" in r["platform"] else ""),
             "model": "llama-2-70b", "on": f"{count}x{device}", "tp": tp, "replicas": count // tp, "precision": "fp8",
             "kv_precision": "fp8", "engine": "vllm@2024" if "vLLM" in r["framework"] else OLD,
-            "input_length": PROMPTS, "output_length": f"lognormal:mean={tokens / samples:.0f},cv=0.75",
+            "input_length": PROMPTS, "output_length": f"uniform:10,{2 * tokens / samples - 10:.0f}",
             "max_batch": 1024, "requests": min(24576, max(3000 * count, 6000)) if offline else 2000 * count,
         }  # fmt: skip
         if offline:
