@@ -71,7 +71,9 @@ def _closed_row(r: dict[str, str]) -> Row:
         tp = max(tp // dp, 1)
     ep = max(int(r["moe_ep_size"]), 1)
     etp = max(int(r["moe_tp_size"]), 1)
-    if ep * etp != tp * dp:  # some rows state the degree of all experts' ranks as tp
+    if r["source_group"].startswith("20") and ep > 1 and etp > 1:
+        tp, etp = etp, 1  # InferenceX's rows state tp x ep as tp, and tp as that of experts
+    if ep * etp != tp * dp:
         tp, ep, etp = (tp, ep, tp * dp // ep) if tp * dp % ep == 0 else (tp, 1, tp * dp)
     model = S6_MODELS[r["model_path"]]
     experts = model in ("gpt-oss-120b", "qwen3-235b-a22b", "deepseek-r1")
@@ -133,7 +135,7 @@ def maximum_load(folder: Path) -> Iterator[Row]:
             "command": "simulate", "remark": "", "measured.output_tokens_per_second": float(r["total_output_tok_s"]),
             "model": model, "on": f"{tp}x{device}", "tp": tp, "precision": "fp8", "kv_precision": "fp8",
             "engine": "tensorrt-llm", "rate": "inf", "requests": int(r["num_requests"]), "input_length": given,
-            "output_length": made, "max_batch": 2048,
+            "output_length": made,
         }  # fmt: skip
 
 
@@ -209,7 +211,7 @@ def mlperf(folder: Path) -> Iterator[Row]:
             "model": "llama-2-70b", "on": f"{count}x{device}", "tp": tp, "replicas": count // tp, "precision": "fp8",
             "kv_precision": "fp8", "engine": "vllm@2024" if "vLLM" in r["framework"] else OLD,
             "input_length": PROMPTS, "output_length": f"uniform:10,{2 * tokens / samples - 10:.0f}",
-            "max_batch": 1024, "requests": min(24576, max(3000 * count, 6000)) if offline else 2000 * count,
+            "requests": min(24576, max(3000 * count, 6000)) if offline else 2000 * count,
         }  # fmt: skip
         if offline:
             row |= {"rate": "inf", "measured.output_tokens_per_second": tokens}
@@ -236,6 +238,8 @@ def splitwise(folder: Path) -> Iterator[Row]:
             "model": "llama-2-70b", "on": f"{tp}x{device}", "tp": int(tp), "precision": "fp16",
             "engine": "vllm@2023", "batch": int(r["batch_size"]), "input": int(r["prompt_size"]),
             "output": int(r["token_size"]),
+            # The prompt's time is that of the whole batch, which ran at once.
+            "chunk": max(int(r["batch_size"]) * int(r["prompt_size"]), 2560),
         }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from windtunnel.models.network import Network
+from windtunnel.models.network import MoE, Network
 from windtunnel.ops.build import collective, host_work, pointwise
 from windtunnel.ops.fold import Totals, tree_totals
 from windtunnel.ops.op import Op
@@ -50,11 +50,11 @@ def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Bat
     stages: list[tuple[StageLayers, Sync]] = []
     parts: list[Node] = []
     # Graphs are captured for decoding: batches of prompts have too many shapes.
-    launch: Value = engine.host_s_per_layer
-    if engine.graphs:
-        launch = where(batch.prefill_tokens > 0, launch, 0.0)
+    eager: Value = where(batch.prefill_tokens > 0, 1.0, 0.0) if engine.graphs else 1.0
     for layers in deal(network, int(plan.layout.pp)):
-        issue = host_work("issue", launch * layers.layers)
+        routed = sum(isinstance(b.ffn, MoE) for b in layers.blocks)
+        host_s = engine.host_s_per_layer * layers.layers + engine.host_s_per_expert_layer * routed
+        issue = host_work("issue", eager * host_s)
         stage = Sync(seq(_stage(network, layers, batch, style, engine), issue))
         stages.append((layers, stage))
         parts.append(Repeat(layers.count, stage, name=f"stages {layers.index}+{layers.count}"))

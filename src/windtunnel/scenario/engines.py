@@ -93,6 +93,9 @@ class ServeEngine(_Profile):
     max_sequences: int = Field(256, gt=0)
     block_size: int = Field(16, gt=0)
     memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of the device's memory that the engine takes; with ``cache_of_free`` the cache's share of what weights and
+    activations leave."""
+    cache_of_free: bool = False
     host_s_per_step: float = Field(0, ge=0)
     """Scheduling, input preparation and output handling of an iteration, while the device waits unless
     ``asynchronous``."""
@@ -100,6 +103,8 @@ class ServeEngine(_Profile):
     host_s_per_layer: float = Field(0, ge=0)
     """Host seconds to issue one layer's kernels, beside the device; with ``graphs`` of iterations with prompts alone,
     since decoding replays a graph."""
+    host_s_per_expert_layer: float = Field(0, ge=0)
+    """The same, more for a layer with routed experts: routing and exchanges are many small operators."""
     first_token_s: float = Field(0, ge=0)
     """Tokenisation, HTTP and queues of the server before the engine, once a request. Calls of the
     engine itself (``infer``; ``simulate`` with all requests at time 0) have none."""
