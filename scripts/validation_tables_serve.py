@@ -88,7 +88,7 @@ def _closed_row(r: dict[str, str]) -> Row:
     return {
         "label": f"{model} {precision or 'own'} {tp * dp}x{system} {engine} {r['backend_version'] or 'unstated'} tp{tp} "
         f"dp{dp} ep{ep} {given}/{made} c{concurrency}",
-        "group": f"{harness} {model} {engine}", "source": f"{S6}: {r['source_group'].removesuffix('.csv')}",
+        "group": f"{harness} {model}", "source": f"{S6}: {r['source_group'].removesuffix('.csv')}",
         "command": "simulate",
         "remark": _closed_remark(r, fixed),
         "measured.ttft_s.mean": float(r["silicon_ttft_ms"]) / 1e3,
@@ -130,7 +130,7 @@ def maximum_load(folder: Path) -> Iterator[Row]:
         model, device, tp = S2_MODELS[r["model"]], S2_DEVICES[r["gpu"]], int(r["tp_or_dep"])
         given, made = int(r["input_len"]), int(r["output_len"])
         yield {
-            "label": f"{model} fp8 {tp}x{device} {given}/{made}", "group": f"TensorRT-LLM 1.0 {model} {device}",
+            "label": f"{model} fp8 {tp}x{device} {given}/{made}", "group": f"TensorRT-LLM 1.0 {model}",
             "source": f"{S2}@00f3768 docs/source/performance/perf-overview.md, {r['trtllm_version']}",
             "command": "simulate", "remark": "", "measured.output_tokens_per_second": float(r["total_output_tok_s"]),
             "model": model, "on": f"{tp}x{device}", "tp": tp, "precision": "fp8", "kv_precision": "fp8",
@@ -166,7 +166,7 @@ def _old(r: dict[str, str], output: int) -> Row:
     model, device = S2_MODELS[r["model"]], S2_DEVICES[r["gpu"]]
     precision = r["precision"].lower()
     return {
-        "group": f"TensorRT-LLM 2023-24 {model} {device}",
+        "group": f"TensorRT-LLM 2023-24 {model}",
         "source": f"{S2} docs/source/performance.md, {r['trtllm_version']}", "command": "infer", "remark": "",
         "model": model, "on": f"{r['tp']}x{device}", "tp": int(r["tp"]), "precision": precision,
         "kv_precision": "fp8" if precision == "fp8" else "", "engine": OLD, "batch": int(r["batch_size"]),
@@ -205,7 +205,7 @@ def mlperf(folder: Path) -> Iterator[Row]:
         offline = r["scenario"] == "Offline"
         row: Row = {
             "label": f"{r['scenario']} {r['model'].removeprefix('llama2-')} {count}x{device} {r['submitter']} {i}",
-            "group": f"MLPerf v4.1 {r['submitter']} {device}", "source": f"{S1} closed/{r['submitter']}",
+            "group": f"MLPerf v4.1 {device}", "source": f"{S1} closed/{r['submitter']}",
             "command": "simulate",
             "remark": "layout and spread of lengths assumed" + ("; reduced power" if "MaxQ" in r["platform"] else ""),
             "model": "llama-2-70b", "on": f"{count}x{device}", "tp": tp, "replicas": count // tp, "precision": "fp8",
@@ -227,13 +227,16 @@ def mlperf(folder: Path) -> Iterator[Row]:
 
 
 def splitwise(folder: Path) -> Iterator[Row]:
+    """64 sequences do not fit on two devices: what those rows say is of something else."""
     for r in read(folder / "prompt_token_latency.csv"):
+        if r["tensor_parallel"] == "2" and r["batch_size"] == "64":
+            continue
         device, tp = r["hardware"] + "-sxm" if r["hardware"].startswith("a100") else "h100-sxm", r["tensor_parallel"]
         yield {
             "label": f"{r['model']} {tp}x{device} batch {r['batch_size']} {r['prompt_size']}/{r['token_size']}",
             "group": f"Splitwise {r['model']} {device} tp{tp}", "command": "infer",
             "source": "Mutinifni/splitwise-sim@8f99e7d data/perf_model.csv (arXiv 2311.18677)",
-            "remark": "more than the cache holds" if tp == "2" and r["batch_size"] == "64" else "",
+            "remark": "",
             "measured.ttft_s": float(r["prompt_time_ms"]) / 1e3, "measured.tpot_s": float(r["token_time_ms"]) / 1e3,
             "model": "llama-2-70b", "on": f"{tp}x{device}", "tp": int(tp), "precision": "fp16",
             "engine": "vllm@2023", "batch": int(r["batch_size"]), "input": int(r["prompt_size"]),
@@ -337,15 +340,15 @@ def _latencies(requests: list[dict[str, str]]) -> dict[str, list[float]]:
 
 
 TABLES: dict[str, tuple[str, Callable[[Path], Iterator[Row]]]] = {
-    "s1_mlperf": ("s1_mlperf_inference", mlperf),
-    "s2_maximum_load": ("s2_tensorrt_llm", maximum_load),
-    "s2_static_batches": ("s2_tensorrt_llm", static_batches),
-    "s2_first_tokens": ("s2_tensorrt_llm", first_tokens),
-    "s3_apex": ("s3_apex_plus", apex),
-    "s4_splitwise": ("s4_splitwise", splitwise),
-    "s5_replays": ("s5_llmservingsim_vllm", replays),
-    "s6_closed_loop": ("s6_inferencex_silicon", closed_loop),
-    "s8_single_stream": ("s8_premai_a100", single_stream),
+    "s1-mlperf": ("s1_mlperf_inference", mlperf),
+    "s2-maximum-load": ("s2_tensorrt_llm", maximum_load),
+    "s2-static-batches": ("s2_tensorrt_llm", static_batches),
+    "s2-first-tokens": ("s2_tensorrt_llm", first_tokens),
+    "s3-apex": ("s3_apex_plus", apex),
+    "s4-splitwise": ("s4_splitwise", splitwise),
+    "s5-replays": ("s5_llmservingsim_vllm", replays),
+    "s6-closed-loop": ("s6_inferencex_silicon", closed_loop),
+    "s8-single-stream": ("s8_premai_a100", single_stream),
 }
 
 
