@@ -46,13 +46,14 @@ Floats = NDArray[np.float64]
 
 STEP, SEQUENCE, LAYER = ("host_s_per_step", 0, 10e-3), ("host_s_per_sequence", 0, 500e-6), ("host_s_per_layer", 0, 1e-3)
 FIRST = ("first_token_s", 0, 0.1)
+SAMPLING = ("sampling_kernels", 0, 20)
 EXPERTS = ("host_s_per_expert_layer", 0, 4e-3)
 BOUNDS: Mapping[str, tuple[tuple[str, float, float], ...]] = {
     "vllm": (STEP, SEQUENCE, FIRST),
     "vllm@2024": (STEP, SEQUENCE, FIRST),
     "vllm@2023": (STEP, SEQUENCE, LAYER),
-    "sglang": (STEP, SEQUENCE, FIRST, LAYER, EXPERTS),
-    "tensorrt-llm": (STEP, SEQUENCE, FIRST, LAYER, EXPERTS),
+    "sglang": (SAMPLING, FIRST, LAYER, EXPERTS),
+    "tensorrt-llm": (SAMPLING, FIRST, LAYER, EXPERTS),
     "tensorrt-llm@2024": (STEP, SEQUENCE),
     "transformers": (STEP, LAYER),
 }

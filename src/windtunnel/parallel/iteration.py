@@ -80,10 +80,11 @@ def _stage(network: Network, layers: StageLayers, batch: Batch, style: Style, en
         sample = pointwise(
             "sample", "sampling", reads=2.0 * rows * network.vocab_size, writes=rows * network.vocab_size, act=4.0
         )
+        sample = sample.but(kernels=1.0 + engine.sampling_kernels * rows)
         apart = int(style.layout.pp) > 1
         last = seq(head_tree(network, batch, style, copy_of_table=apart), sample)
     tree = seq(first, body, last, name="stage")
-    if style.linear.compute in ("fp8", "int8") and engine.quantize_kernels:
+    if style.linear.compute in ("fp8", "int8") and engine.quantize_kernels is not None:
         tree = with_inputs_cast(tree, engine.quantize_kernels, fused="quantize" in style.fused)
     return tree
 

@@ -110,12 +110,15 @@ class ServeEngine(_Profile):
     engine itself (``infer``; ``simulate`` with all requests at time 0) have none."""
     asynchronous: bool = False
     """The host prepares the next step while the device runs this one."""
+    sampling_kernels: float = Field(0, ge=0)
+    """Kernels that sampling runs for each sequence, beside one for all: the next iteration waits for them."""
     reserve: Literal["prompt", "output"] = "prompt"
     """KV cache taken when a request is admitted: its prompt's, or that of its whole answer, too."""
     mixed_attention: float = Field(1.0, ge=1)
     """Time of a mixed prefill and decode attention call over the sum of the two alone."""
-    quantize_kernels: float = Field(1.0, ge=0)
-    """Kernels that bring the input of an 8-bit product to 8 bits with a scale, where nothing before it does."""
+    quantize_kernels: float | None = Field(1.0, ge=0)
+    """Kernels that bring the input of an 8-bit product to 8 bits with a scale, where nothing before it does; None:
+    inputs stay in 16 bits."""
     fp8_cache: bool = False
     """Weights quantised to fp8 for this engine come with a KV cache in fp8."""
 

@@ -81,9 +81,10 @@ def serving_engine(options: ServeOptions, cluster: Cluster, **changed: object) -
     engine = load_engine(options.engine, "serve")
     assert isinstance(engine, ServeEngine)
     changed["all_reduce"] = options.all_reduce
-    if not {"fp8", "int8"} & cluster.accelerator.peak_flops.keys():
-        changed["quantize_kernels"] = 0.0  # 8-bit weights are widened, and activations stay in 16 bits
-    return engine.model_copy(update={k: v for k, v in changed.items() if v is not None})
+    update = {k: v for k, v in changed.items() if v is not None}
+    if "fp8" not in cluster.accelerator.peak_flops:
+        update["quantize_kernels"] = None  # 8-bit weights are widened
+    return engine.model_copy(update=update)
 
 
 def check_served(network: Network) -> None:
