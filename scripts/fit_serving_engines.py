@@ -47,13 +47,14 @@ Floats = NDArray[np.float64]
 STEP, SEQUENCE, LAYER = ("host_s_per_step", 0, 10e-3), ("host_s_per_sequence", 0, 500e-6), ("host_s_per_layer", 0, 1e-3)
 FIRST = ("first_token_s", 0, 0.1)
 SAMPLING = ("sampling_kernels", 0, 20)
+MIXED = ("mixed_attention", 1, 2)
 EXPERTS = ("host_s_per_expert_layer", 0, 4e-3)
 BOUNDS: Mapping[str, tuple[tuple[str, float, float], ...]] = {
-    "vllm": (STEP, SEQUENCE, FIRST),
+    "vllm": (STEP, SEQUENCE, FIRST, LAYER),
     "vllm@2024": (STEP, SEQUENCE, FIRST),
-    "vllm@2023": (STEP, SEQUENCE, LAYER),
+    "vllm@2023": (("host_s_per_step", 0, 20e-3), SEQUENCE, LAYER),
     "sglang": (SAMPLING, FIRST, LAYER, EXPERTS),
-    "tensorrt-llm": (SAMPLING, FIRST, LAYER, EXPERTS),
+    "tensorrt-llm": (SAMPLING, FIRST, LAYER, EXPERTS, MIXED),
     "tensorrt-llm@2024": (STEP, SEQUENCE),
     "transformers": (STEP, LAYER),
 }
@@ -63,7 +64,7 @@ WEIGHTS = {"ttft_s": 0.5}
 """A first token's time depends on the load generator, too; the other figures weigh 1."""
 SCALE = 0.1
 """Residuals well above this count by their size, not by its square."""
-ROUNDS = 4
+ROUNDS = 3
 AROUND = 0.02
 """Step of the finite differences, of the bounds' distance."""
 
@@ -120,7 +121,7 @@ def runs(name: str, data: Path | None, most: int) -> list[Run]:
 
 
 def _odd(row: Row) -> bool:
-    words = ("multi-token prediction", "not explained", "faster than", "concurrency taken")
+    words = ("multi-token prediction", "not explained", "faster than", "concurrency taken", "once a query")
     return any(word in row.remark for word in words) or row.group.startswith("MLPerf")
 
 
