@@ -47,14 +47,12 @@ Floats = NDArray[np.float64]
 STEP, SEQUENCE, LAYER = ("host_s_per_step", 0, 10e-3), ("host_s_per_sequence", 0, 500e-6), ("host_s_per_layer", 0, 1e-3)
 FIRST = ("first_token_s", 0, 0.1)
 SAMPLING = ("sampling_kernels", 0, 20)
-MIXED = ("mixed_attention", 1, 2)
-EXPERTS = ("host_s_per_expert_layer", 0, 4e-3)
 BOUNDS: Mapping[str, tuple[tuple[str, float, float], ...]] = {
-    "vllm": (STEP, SEQUENCE, FIRST, LAYER),
+    "vllm": (STEP, SEQUENCE, FIRST),
     "vllm@2024": (STEP, SEQUENCE, FIRST),
     "vllm@2023": (("host_s_per_step", 0, 20e-3), SEQUENCE, LAYER),
-    "sglang": (SAMPLING, FIRST, LAYER, EXPERTS),
-    "tensorrt-llm": (SAMPLING, FIRST, LAYER, EXPERTS, MIXED),
+    "sglang": (SAMPLING, FIRST),
+    "tensorrt-llm": (SAMPLING, FIRST),
     "tensorrt-llm@2024": (STEP, SEQUENCE),
     "transformers": (STEP, LAYER),
 }
@@ -78,7 +76,7 @@ class Run:
 
 
 def answer(run: Run, changed: Mapping[str, float], data: Path | None, folder: Path) -> list[float]:
-    """ln(predicted / measured) of every metric with the engine's constants ``changed``; nan where there is no answer."""
+    """ln(predicted / measured) of every metric with the engine's constants ``changed``; nan: no answer."""
     row = run.row
     try:
         options = row.request(folder, data)
@@ -138,7 +136,9 @@ class Fit:
         self.groups = np.array([g for g, _ in labels])
         self.metrics = np.array([m.partition(".")[0] for _, m in labels])
         count = {g: int(np.sum(self.groups == g)) for g in set(self.groups.tolist())}
-        self.weight = np.array([WEIGHTS.get(m, 1.0) / math.sqrt(count[g]) for g, m in zip(self.groups, self.metrics, strict=True)])
+        self.weight = np.array(
+            [WEIGHTS.get(m, 1.0) / math.sqrt(count[g]) for g, m in zip(self.groups, self.metrics, strict=True)]
+        )
 
     def errors(self, x: Floats) -> Floats:
         """ln(predicted / measured) of every figure."""

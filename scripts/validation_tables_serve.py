@@ -86,7 +86,8 @@ def _closed_row(r: dict[str, str]) -> Row:
     system = r["system"].replace("_", "-")
     engine = ENGINES[r["backend"]]
     return {
-        "label": f"{model} {precision or 'own'} {tp * dp}x{system} {engine} {r['backend_version'] or 'unstated'} tp{tp} "
+        "label": f"{model} {precision or 'own'} {tp * dp}x{system} {engine} {r['backend_version'] or 'unstated'} "
+        f"tp{tp} "
         f"dp{dp} ep{ep} {given}/{made} c{concurrency}",
         "group": f"{harness} {model}", "source": f"{S6}: {r['source_group'].removesuffix('.csv')}",
         "command": "simulate",
@@ -165,7 +166,9 @@ def _old_label(r: dict[str, str]) -> str:
 def _old(r: dict[str, str], output: int) -> Row:
     model, device = S2_MODELS[r["model"]], S2_DEVICES[r["gpu"]]
     precision = r["precision"].lower()
-    ungrouped = model in ("mistral-7b-v0.1", "falcon-180b") or (model == "llama-2-70b" and r["trtllm_version"][0] != "0")
+    ungrouped = model in ("mistral-7b-v0.1", "falcon-180b") or (
+        model == "llama-2-70b" and r["trtllm_version"][0] != "0"
+    )
     remark = "decoding kernels of the version read the cache once a query head" if ungrouped and output > 1000 else ""
     return {
         "group": f"TensorRT-LLM 2023-24 {model}",
@@ -185,9 +188,9 @@ S1_DEVICES = {
     "NVIDIA H100-PCIe-80GB": ("h100-pcie", 2), "NVIDIA L40S": ("l40s", 4), "NVIDIA B200-SXM-180GB": ("b200-sxm", 1),
     "AMD Instinct MI300X-NPS1-SPX-192GB-750W": ("mi300x", 1), "AMD MI300X-NPS1-SPX-192GB-750W": ("mi300x", 1),
 }  # fmt: skip
-"""Device, and the tensor-parallel degree taken (submissions do not state it): what holds the fp8 weights and a cache."""
+"""Device, and the tensor-parallel degree taken (submissions do not state it): what holds fp8 weights and a cache."""
 PROMPTS = "uniform:20,568"
-"""OpenOrca prompts of the benchmark: the mean is published with the benchmark, the spread is assumed (at most 1,024)."""
+"""OpenOrca prompts: the mean is published with the benchmark, the spread is assumed (at most 1,024)."""
 
 
 def mlperf(folder: Path) -> Iterator[Row]:
@@ -305,7 +308,8 @@ def apex(folder: Path) -> Iterator[Row]:
             "source": "microsoft/apex_plus@8769096 vllm/results", "command": "simulate", "remark": remark,
             "measured.ttft_s.mean": mean("ttft_mean_s"), "measured.tpot_s.mean": mean("tpot_mean_s"), "model": short,
             "on": f"{int(tp) * int(replicas)}xh100-sxm", "tp": int(tp), "replicas": int(replicas),
-            "precision": rows[0]["precision"].partition(" ")[0], "kv_precision": "bf16", "engine": "vllm@2024", "all_reduce": "nccl",
+            "precision": rows[0]["precision"].partition(" ")[0], "kv_precision": "bf16", "engine": "vllm@2024",
+            "all_reduce": "nccl",
             "trace": f"{{data}}/s3_apex_plus/{name}", "requests": served,
         }  # fmt: skip
 

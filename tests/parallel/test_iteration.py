@@ -144,11 +144,9 @@ def test_windows_of_a_network_are_those_of_its_layers() -> None:
 
 
 def test_prompts_are_issued_by_the_host_even_where_decoding_replays_a_graph() -> None:
-    network, prompts = load_network("mixtral-8x7b"), prefill(1.0, 500.0)
+    network, prompts = load_network("llama-3.2-1b"), prefill(1.0, 500.0)
     found = Evaluation(run(network, prompts, graphs=True, host_s_per_layer=1.0).tree, price)
     assert found.seconds() == pytest.approx(network.layers)
-    more = run(network, prompts, graphs=True, host_s_per_layer=1.0, host_s_per_expert_layer=2.0).tree
-    assert Evaluation(more, price).seconds() == pytest.approx(3 * network.layers)
 
 
 def test_sampling_launches_kernels_for_each_sequence() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from windtunnel.models.network import MoE, Network
+from windtunnel.models.network import Network
 from windtunnel.ops.build import collective, host_work, pointwise
 from windtunnel.ops.fold import Totals, tree_totals
 from windtunnel.ops.op import Op
@@ -52,9 +52,7 @@ def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Bat
     # Graphs are captured for decoding: batches of prompts have too many shapes.
     eager: Value = where(batch.prefill_tokens > 0, 1.0, 0.0) if engine.graphs else 1.0
     for layers in deal(network, int(plan.layout.pp)):
-        routed = sum(isinstance(b.ffn, MoE) for b in layers.blocks)
-        host_s = engine.host_s_per_layer * layers.layers + engine.host_s_per_expert_layer * routed
-        issue = host_work("issue", eager * host_s)
+        issue = host_work("issue", eager * engine.host_s_per_layer * layers.layers)
         stage = Sync(seq(_stage(network, layers, batch, style, engine), issue))
         stages.append((layers, stage))
         parts.append(Repeat(layers.count, stage, name=f"stages {layers.index}+{layers.count}"))

@@ -103,8 +103,6 @@ class ServeEngine(_Profile):
     host_s_per_layer: float = Field(0, ge=0)
     """Host seconds to issue one layer's kernels, beside the device; with ``graphs`` of iterations with prompts alone,
     since decoding replays a graph."""
-    host_s_per_expert_layer: float = Field(0, ge=0)
-    """The same, more for a layer with routed experts: routing and exchanges are many small operators."""
     first_token_s: float = Field(0, ge=0)
     """Tokenisation, HTTP and queues of the server before the engine, once a request. Calls of the
     engine itself (``infer``; ``simulate`` with all requests at time 0) have none."""

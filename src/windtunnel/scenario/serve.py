@@ -99,9 +99,7 @@ def check_served(network: Network) -> None:
         raise ScenarioError(f"{network.name} is {kind}; infer and simulate serve decoder-only models")
 
 
-def with_precision(
-    network: Network, options: ServeOptions, engine: ServeEngine
-) -> tuple[str, Precision, Precision]:
+def with_precision(network: Network, options: ServeOptions, engine: ServeEngine) -> tuple[str, Precision, Precision]:
     """(name, linear layers, experts), with the number format of the KV cache that is asked for, else the engine's.
 
     Raises:
