@@ -191,7 +191,7 @@ class Fit:
             if self.loss(found) >= self.loss(errors):
                 reach /= 4
                 continue
-            x, errors = tried, found
+            x, errors = np.where(tried < 1e-3 * self.high, self.low, tried), found
             slopes = self.slopes(x, errors)
         self.report(x, before, errors, slopes)
         return x
