@@ -164,12 +164,21 @@ def _straight(model: _Model, u: Floats, free: Sequence[int], jacobian: Floats, u
     return found
 
 
-def _spread(log: Observations, errors: Floats, use: Mask, constants: int) -> Floats:
-    """[N] standard deviations: what residuals show, besides the measurement's own."""
-    found = errors[use]
-    common = max(1.4826 * float(np.median(np.abs(found))), FLOOR)
-    if len(found) < 2 * constants + 2:
-        common = max(common, FEW)
+def _spread(log: Observations, errors: Floats, use: Mask, constants: int, *, fitted: bool = False) -> Floats:
+    """[N] standard deviations: what residuals of each metric show, besides the measurement's own. While fitting, what
+    all of a metric's have in common is not noise, but what there is to be fitted; once ``fitted``, it is."""
+    common = np.empty(len(errors))
+    metrics = np.array(log.metrics)
+    for metric in set(log.metrics):
+        rows = metrics == metric
+        found = errors[use & rows]
+        if not len(found):
+            common[rows] = 1.0
+            continue
+        middle = 0.0 if fitted else float(np.median(found))
+        common[rows] = max(1.4826 * float(np.median(np.abs(found - middle))), FLOOR)
+        if len(found) < 2 * constants + 2:
+            common[rows] = np.maximum(common[rows], FEW)
     spread: Floats = np.sqrt(common**2 + log.noise**2)
     return spread
 
@@ -190,7 +199,7 @@ def _loss(errors: Floats, spread: Floats, u: Floats) -> float:
 def _deviations(model: _Model, u: Floats, jacobian: Floats, use: Mask) -> Floats:
     """[free] of the posterior at ``u``, in prior widths."""
     errors = model.errors(u)
-    weights = _weights(errors, _spread(model.log, errors, use, jacobian.shape[1]))[use, None]
+    weights = _weights(errors, _spread(model.log, errors, use, jacobian.shape[1], fitted=True))[use, None]
     curvature = jacobian[use].T @ (weights * jacobian[use]) + np.eye(jacobian.shape[1])
     found: Floats = np.sqrt(np.diag(np.linalg.inv(curvature)))
     return found
