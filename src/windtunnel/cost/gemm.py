@@ -163,7 +163,7 @@ def products(rates: Rates, table: Mapping[str, Gemm]) -> Callable[[Op], Product]
         return Product.of(rates, dtype, entry)
 
     by_format = Lazily(make)
-    return lambda op: by_format[op.dtype, float(op.shape["weight"])]  # type: ignore[arg-type]
+    return lambda op: by_format[op.dtype, float(op.shape["weight"])]
 
 
 def _entry(table: Mapping[str, Gemm], dtype: str) -> Gemm:

@@ -81,7 +81,7 @@ def _stage(network: Network, layers: StageLayers, batch: Batch, style: Style, en
         sample = sample.but(kernels=1.0 + engine.sampling_kernels * rows)
         apart = int(style.layout.pp) > 1
         last = seq(head_tree(network, batch, style, copy_of_table=apart), sample)
-    tree = seq(first, body, last, name="stage")
+    tree: Node = seq(first, body, last, name="stage")
     if style.linear.compute in ("fp8", "int8") and engine.quantize_kernels is not None:
         tree = with_inputs_cast(tree, engine.quantize_kernels, fused="quantize" in style.fused)
     return tree
