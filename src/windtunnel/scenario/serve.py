@@ -15,6 +15,7 @@ from windtunnel.scenario.checks import check_experts, check_positions, check_sta
 from windtunnel.scenario.engines import ServeEngine, load_engine
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import InferOptions, ServeOptions
+from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.scenario.text import shown
 
@@ -41,8 +42,8 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     network = load_network(options.model)
     check_served(network)
     cluster = parse_cluster(options.on, dict(options.set))
-    engine = serving_engine(options, cluster)
     warnings: list[str] = []
+    engine = serving_engine(options, cluster, warnings)
     layout = serve_layout(options, network, cluster, warnings)
     name, linear, experts = with_precision(network, options, engine)
     options = _defaults(options, network, warnings)
@@ -72,14 +73,16 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
 
 
-def serving_engine(options: ServeOptions, cluster: Cluster, **changed: object) -> ServeEngine:
-    """The engine's profile with what is ``changed`` (where not None), as it runs on these devices.
+def serving_engine(options: ServeOptions, cluster: Cluster, warnings: list[str], **changed: object) -> ServeEngine:
+    """The engine's profile, with a user's own constants and what is ``changed`` (where not None), as it runs on these
+    devices.
 
     Raises:
-        ScenarioError: no such engine.
+        ScenarioError: no such engine, or a calibration file that cannot be used.
     """
-    engine = load_engine(options.engine, "serve")
-    assert isinstance(engine, ServeEngine)
+    loaded = load_engine(options.engine, "serve")
+    assert isinstance(loaded, ServeEngine)
+    engine = with_own_constants(loaded, options.calibration, warnings)
     changed["all_reduce"] = options.all_reduce
     update = {k: v for k, v in changed.items() if v is not None}
     if "fp8" not in cluster.accelerator.peak_flops:

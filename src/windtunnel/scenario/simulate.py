@@ -157,7 +157,7 @@ def _setup(
         own = read_options(SimulateOptions, {**asked, **group.options})
     # What is all there at time 0 is handed to the engine as a list, as offline benchmarks do: no server is in between.
     engine = serving_engine(
-        own, cluster, asynchronous=own.async_scheduling, expert_imbalance=own.expert_imbalance,
+        own, cluster, warnings, asynchronous=own.async_scheduling, expert_imbalance=own.expert_imbalance,
         first_token_s=0.0 if own.rate is not None and math.isinf(own.rate) else None,
     )  # fmt: skip
     layout = serve_layout(own.model_copy(update={"replicas": 1}), network, cluster, [])
