@@ -40,8 +40,6 @@ S6_MODELS = {
     "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b", "deepseek-ai/DeepSeek-R1": "deepseek-r1",
 }  # fmt: skip
 ENGINES = {"trtllm": "tensorrt-llm", "vllm": "vllm", "sglang": "sglang"}
-GAP_BUDGET = 2048
-"""Tokens an iteration in NVIDIA's runs of vLLM and TensorRT-LLM (not stated; InferenceX's do not depend on it)."""
 TURNS = 10
 """Requests for each client of a closed loop, as InferenceX's harness asks."""
 
@@ -89,7 +87,7 @@ def _closed_row(r: dict[str, str]) -> Row:
         "label": f"{model} {precision or 'own'} {tp * dp}x{system} {engine} {r['backend_version'] or 'unstated'} "
         f"tp{tp} "
         f"dp{dp} ep{ep} {given}/{made} c{concurrency}",
-        "group": f"{harness} {model}", "source": f"{S6}: {r['source_group'].removesuffix('.csv')}",
+        "group": f"{harness}/{model}", "source": f"{S6}: {r['source_group'].removesuffix('.csv')}",
         "command": "simulate",
         "remark": _closed_remark(r, fixed),
         "measured.ttft_s.mean": float(r["silicon_ttft_ms"]) / 1e3,
@@ -98,7 +96,8 @@ def _closed_row(r: dict[str, str]) -> Row:
         "ep": ep if experts else "", "etp": etp if experts and etp > 1 else "", "precision": precision or "",
         "engine": engine, "arrivals": f"closed:concurrency={concurrency}", "requests": TURNS * concurrency,
         "input_length": given if fixed else between(given), "output_length": made if fixed else between(made),
-        "chunk": GAP_BUDGET if fixed and engine != "sglang" else "",
+        # In NVIDIA's runs first tokens come as if an iteration took one prompt beside all that decode.
+        "chunk": given + concurrency if fixed and engine != "sglang" else "",
         "kv_precision": "fp8" if model == "llama-3.3-70b" and engine == "vllm" else "",
     }  # fmt: skip
 
@@ -111,7 +110,7 @@ def _closed_remark(r: dict[str, str], fixed: bool) -> str:
         return "an fp8 cache, to judge by what fits"
     if not r["concurrency"]:
         return "concurrency taken to be the batch"
-    return "2,048 tokens an iteration inferred from the latencies" if fixed and r["backend"] != "sglang" else ""
+    return "one prompt an iteration, inferred from the latencies" if fixed and r["backend"] != "sglang" else ""
 
 
 # s2: TensorRT-LLM's own tables.
@@ -131,7 +130,7 @@ def maximum_load(folder: Path) -> Iterator[Row]:
         model, device, tp = S2_MODELS[r["model"]], S2_DEVICES[r["gpu"]], int(r["tp_or_dep"])
         given, made = int(r["input_len"]), int(r["output_len"])
         yield {
-            "label": f"{model} fp8 {tp}x{device} {given}/{made}", "group": f"TensorRT-LLM 1.0 {model}",
+            "label": f"{model} fp8 {tp}x{device} {given}/{made}", "group": f"TensorRT-LLM 1.0/{model}",
             "source": f"{S2}@00f3768 docs/source/performance/perf-overview.md, {r['trtllm_version']}",
             "command": "simulate", "remark": "", "measured.output_tokens_per_second": float(r["total_output_tok_s"]),
             "model": model, "on": f"{tp}x{device}", "tp": tp, "precision": "fp8", "kv_precision": "fp8",
@@ -171,7 +170,7 @@ def _old(r: dict[str, str], output: int) -> Row:
     )
     remark = "decoding kernels of the version read the cache once a query head" if ungrouped and output > 1000 else ""
     return {
-        "group": f"TensorRT-LLM 2023-24 {model}",
+        "group": f"TensorRT-LLM 2023-24/{model}",
         "source": f"{S2} docs/source/performance.md, {r['trtllm_version']}", "command": "infer",
         "remark": remark, "model": model, "on": f"{r['tp']}x{device}", "tp": int(r["tp"]), "precision": precision,
         "kv_precision": "fp8" if precision == "fp8" else "", "engine": OLD, "batch": int(r["batch_size"]),
@@ -210,7 +209,7 @@ def mlperf(folder: Path) -> Iterator[Row]:
         offline = r["scenario"] == "Offline"
         row: Row = {
             "label": f"{r['scenario']} {r['model'].removeprefix('llama2-')} {count}x{device} {r['submitter']} {i}",
-            "group": f"MLPerf v4.1 {device}", "source": f"{S1} closed/{r['submitter']}",
+            "group": f"MLPerf v4.1/{device}", "source": f"{S1} closed/{r['submitter']}",
             "command": "simulate",
             "remark": "layout and spread of lengths assumed" + ("; reduced power" if "MaxQ" in r["platform"] else ""),
             "model": "llama-2-70b", "on": f"{count}x{device}", "tp": tp, "replicas": count // tp, "precision": "fp8",
@@ -239,7 +238,7 @@ def splitwise(folder: Path) -> Iterator[Row]:
         device, tp = r["hardware"] + "-sxm" if r["hardware"].startswith("a100") else "h100-sxm", r["tensor_parallel"]
         yield {
             "label": f"{r['model']} {tp}x{device} batch {r['batch_size']} {r['prompt_size']}/{r['token_size']}",
-            "group": f"Splitwise {r['model']} {device} tp{tp}", "command": "infer",
+            "group": f"Splitwise/{r['model']} {device} tp{tp}", "command": "infer",
             "source": "Mutinifni/splitwise-sim@8f99e7d data/perf_model.csv (arXiv 2311.18677)",
             "remark": "",
             "measured.ttft_s": float(r["prompt_time_ms"]) / 1e3, "measured.tpot_s": float(r["token_time_ms"]) / 1e3,
@@ -271,7 +270,7 @@ def single_stream(folder: Path) -> Iterator[Row]:
             if found is None or (column == "float32" and not hf) or (column == "int4" and r["engine"] != "vllm"):
                 continue
             yield {
-                "label": f"{model} {precision} {r['engine']}", "group": f"PremAI {model} {r['engine']}",
+                "label": f"{model} {precision} {r['engine']}", "group": f"PremAI/{model} {r['engine']}",
                 "source": "premAI-io/benchmarks@16338c3 README.md", "command": "infer",
                 "remark": "faster than the memory reads the weights" if S8_ENGINES[r["engine"]] == OLD else "",
                 "measured.output_tokens_per_second": float(found[0]), "model": model, "on": "1xa100-80gb-sxm",
@@ -304,7 +303,7 @@ def apex(folder: Path) -> Iterator[Row]:
             return sum(float(r[key]) * n for r, n in zip(rows, share, strict=True)) / sum(share)
 
         yield {
-            "label": f"{short} {workload} {rate}/s {replicas} x tp{tp}", "group": f"APEX+ {short}",
+            "label": f"{short} {workload} {rate}/s {replicas} x tp{tp}", "group": f"APEX+/{short}",
             "source": "microsoft/apex_plus@8769096 vllm/results", "command": "simulate", "remark": remark,
             "measured.ttft_s.mean": mean("ttft_mean_s"), "measured.tpot_s.mean": mean("tpot_mean_s"), "model": short,
             "on": f"{int(tp) * int(replicas)}xh100-sxm", "tp": int(tp), "replicas": int(replicas),
@@ -325,7 +324,7 @@ def replays(folder: Path) -> Iterator[Row]:
         requests = read(folder / f"requests_{r['run']}.csv")
         tp, dp = int(r["tp"]), int(r["dp"])
         row: Row = {
-            "label": f"{model} {tp * dp}x{device}", "group": f"LLMServingSim {model} {device}",
+            "label": f"{model} {tp * dp}x{device}", "group": f"LLMServingSim/{model} {device}",
             "source": "casys-kaist/LLMServingSim@5daddb2 bench/examples", "command": "simulate", "remark": "",
             "model": model, "on": f"{tp * dp}x{device}", "tp": tp, "engine": "vllm",
             "chunk": int(r["max_num_batched_tokens"]), "max_batch": int(r["max_num_seqs"]),

@@ -94,7 +94,7 @@ def test_given_blocks_must_be_there() -> None:
 def test_a_model_that_does_not_fit_is_answered_all_the_same(blocks: int | None) -> None:
     r = served(model="llama-3.1-70b", kv_blocks=blocks)
     assert not r.fits
-    assert r.shortfall_bytes > 60e9
+    assert r.shortfall_bytes > 59e9
     assert r.memory_bytes["total"] > r.memory_bytes["capacity"]
     assert r.ttft_s > 0
 
