@@ -147,11 +147,12 @@ def _vtrain(path: Path) -> Iterator[Row]:
             float(r["iteration_time_ms"]) / 1e3,
             config=gpt(layers, hidden, heads, seq), on=f"{r['n_gpus']}xa100-80gb-sxm", engine="deepspeed@2023",
             precision="fp16", recompute="full", **degrees, micro_batch=micro, global_batch=batch, seq=seq,
+            set="nic_gbit_per_s=100" if int(r["n_gpus"]) > 8 else None,
         )  # fmt: skip
 
 
 def vtrain_multi(data: Path) -> Iterator[Row]:
-    """All rows on several nodes."""
+    """All rows on several nodes of 800 Gbit/s."""
     return _vtrain(data / "t5_vtrain" / "iteration_time_multi.csv")
 
 
@@ -309,7 +310,7 @@ def megatron_bridge(data: Path) -> Iterator[Row]:
             remark="; ".join(x for x in remarks if x),
             model=model, on=f"{gpus}x{device}", engine="nemo", precision="fp8" if fp8 else "bf16", **degrees,
             virtual_stages=whole(r["vp"]), micro_batch=int(r["mbs"]), global_batch=batch, seq=seq,
-            zero=3 if "FSDP=1" in r["other_cols"] else None,
+            zero=3 if "FSDP=" in r["other_cols"] and "FSDP=0" not in r["other_cols"] else None,
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
+from windtunnel.cost.sustained import at_power
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.engine.intervals import sure
 from windtunnel.engine.run import whole_run
@@ -70,6 +71,8 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
     step = training_step(network, plan, scenario.engine, schedule)
     runtime = runtime_of(scenario)
     calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
+    if scenario.options.calibration is None:  # a user's own constants hold as they stand
+        calibration = at_power(calibration, cluster.accelerator)
     evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration)
     seconds = float(evaluation.seconds())
     exposed = plain(evaluation.exposed())

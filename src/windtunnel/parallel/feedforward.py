@@ -78,8 +78,10 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
         saved_bytes=kept, frozen=style.frozen,
     ).but(parameters=moe.router_parameters)  # fmt: skip
     permuted = where(layout.ep > 1, own * moe.top_k, rows) if sharded else rows
-    permute = unary("moe.permute", "elementwise", permuted * hidden, style, backward=1.0)
-    unpermute = unary("moe.unpermute", "elementwise", permuted * hidden, style, saved=style.act, backward=1.0)
+    # The gates' probabilities are applied inside the experts, so that their outputs need not be kept.
+    moved = permuted * hidden * style.expert_passes
+    permute = unary("moe.permute", "elementwise", moved, style, backward=1.0)
+    unpermute = unary("moe.unpermute", "elementwise", moved, style, backward=1.0)
     up = grouped_gemm("moe.up", rows, ups * size, hidden, **common)
     act = activation("moe.act", rows, size, e.gated, style)
     down = grouped_gemm("moe.down", rows, hidden, size, **common)

@@ -30,6 +30,7 @@ class Style:
     dropout: bool = False
     context: Literal["ring", "ulysses"] = "ring"
     expert_imbalance: float = 1.0
+    expert_passes: float = 1.0
     overlap_tp: bool = False
     overlap_backward: bool = False
     interference: float = 0.1

@@ -76,6 +76,17 @@ class TrainEngine(_Profile):
     """Tensor-parallel communication is pipelined with the GEMM beside it."""
     logits_bytes: float = Field(6, gt=0)
     """Bytes held at once for each logit of a micro-batch."""
+    selective: Literal["core", "operators"] = "core"
+    """What selective recomputation runs again: attention's inside (Megatron-LM), or all but every other product and
+    attention (torchtitan)."""
+    context_balanced: bool = True
+    """Context-parallel ranks hold pieces of equal causal work; else contiguous ones, of which the last has most."""
+    expert_passes: float = Field(1, ge=1)
+    """Times that the permutation of tokens for experts, and its undoing, move what one pass moves (probabilities,
+    padding, index arithmetic and masks in kernels of their own)."""
+    expert_host_s: float = Field(0, ge=0)
+    """Host seconds that a layer of experts adds to its forward pass: waiting for token counts, issuing the experts'
+    kernels."""
     dropout: bool = False
     """Dropout is applied where the architecture has it (models before 2022)."""
     vocab_multiple: int = Field(128, gt=0)
