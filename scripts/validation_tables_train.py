@@ -191,7 +191,8 @@ def torchtitan(data: Path) -> Iterator[Row]:
         batch = whole(r["global_batch"]) or int(r["local_batch"]) * degrees["fsdp"]
         device = "h200-sxm" if "H200" in r["hardware"] else "h100-sxm"
         parallelism, stages = r["parallelism"].replace("; ", ", "), degrees.get("pp", 1)
-        engine = "fsdp" if r["torch_compile"] == "yes" else "fsdp@eager"
+        recent = "2025" in r["source_file"] or "202506" in r["source_file"]
+        engine = ("fsdp@2025" if recent else "fsdp") if r["torch_compile"] == "yes" else "fsdp@eager"
         if "AsyncTP" in r["extra"]:
             engine = "fsdp@async-tp"
         memory = {} if not r["peak_mem_gib"] else {"memory": float(r["peak_mem_gib"]) * GIB}

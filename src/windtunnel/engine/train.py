@@ -68,7 +68,7 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
     """Price a scenario's step and say what it means."""
     plan, cluster, network = scenario.plan, scenario.cluster, scenario.network
     schedule = get_schedule(plan.schedule)
-    step = training_step(network, plan, scenario.engine, schedule)
+    step = training_step(network, plan, scenario.engine, schedule, cluster.levels[0].domain)
     runtime = runtime_of(scenario)
     calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
     if scenario.options.calibration is None:  # a user's own constants hold as they stand

@@ -22,8 +22,8 @@ def with_adapters(tree: Node, finetune: Finetune, dtype: str) -> Node:
 
     The base is frozen (LoRA, arXiv 2106.09685, section 4.1), experts and router included: a layer without an adapter
     has no weight gradient and keeps no input for one. Where the base is stored in fewer bits (QLoRA, arXiv 2305.14314,
-    section 3) it is widened to 16 bits by a kernel of its own before each use. Adapters compute in ``dtype``, the
-    activations' own.
+    section 3) it is widened to 16 bits by a kernel of its own before each use, and the input is kept all the same
+    (bitsandbytes of 2023, MatMul4Bit). Adapters compute in ``dtype``, the activations' own.
     """
     act = BYTES[dtype]
     prefixes = _TARGETS[finetune.targets]
@@ -41,7 +41,7 @@ def with_adapters(tree: Node, finetune: Finetune, dtype: str) -> Node:
                 backward=1.0,
             )  # fmt: skip
         if op.kind != "gemm" or not op.name.startswith(prefixes):
-            return seq(widen, op.but(saved_bytes=0.0))
+            return seq(widen, op if widen is not None else op.but(saved_bytes=0.0))
         r = finetune.r
         down = gemm(op.name + ".lora_a", m, r, k, dtype=dtype, weight=act, act=act, saved_bytes=0.0)
         up = gemm(op.name + ".lora_b", m, n, r, dtype=dtype, weight=act, act=act)

@@ -87,10 +87,11 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
     down = grouped_gemm("moe.down", rows, hidden, size, **common)
     if sharded:
         gathered = where(layout.ep > 1, rows, rows / moe.top_k)
-        dispatch = [_exchange("ep.dispatch", style.act * own * moe.top_k * hidden, layout.ep_group)]
+        sent = style.act * own * hidden * _copies(moe.top_k, style)
+        dispatch = [_exchange("ep.dispatch", sent, layout.ep_group)]
         dispatch.append(_over_etp("all_gather", "reduce_scatter", style.act * gathered * hidden, style))
         combine = [_over_etp("reduce_scatter", "all_gather", style.act * gathered * hidden, style)]
-        combine.append(_exchange("ep.combine", style.act * own * moe.top_k * hidden, layout.ep_group))
+        combine.append(_exchange("ep.combine", sent, layout.ep_group))
     else:
         spread = layout.ep * layout.etp / layout.tp
         ranks = where(spread > 1, layout.ep * maximum(layout.etp / layout.tp, 1), 1)
@@ -104,6 +105,15 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
     if sharded:
         return seq(routed, shared, name="moe")
     return seq(enter(tokens, hidden, style), routed, shared, leave(tokens, hidden, style), name="moe")
+
+
+def _copies(top_k: int, style: Style) -> Value:
+    """How often a token is sent: to each of its experts, or once to each place (of those that choose uniformly)."""
+    if not style.expert_once:
+        return top_k
+    ep, tp = style.layout.ep, style.layout.tp
+    places = where(ep * tp > style.domain, ep * tp / style.domain, ep)
+    return places * (1.0 - (1.0 - 1.0 / maximum(places, 1.0)) ** top_k)
 
 
 def _exchange(name: str, size: Value, group: Group) -> Op | None:

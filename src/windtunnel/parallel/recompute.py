@@ -39,9 +39,11 @@ def recomputed(tree: Node, recompute: Recompute, selective: Literal["core", "ope
     return Recomputed(EMPTY, saved, 0.0)
 
 
-PRODUCTS_AGAIN = {"attn.out": 1.0, "mlp.up": 0.5, "shared.up": 0.5, "mlp.down": 0.0, "shared.down": 0.0}
+PRODUCTS_AGAIN = {"attn.out": 1.0, "mlp.up": 0.5, "shared.up": 0.5}
 """Of a layer's products q, k, v, out, gate, up, down every second runs again (torchtitan,
 distributed/activation_checkpoint.py: every other ``mm``). The keys' part of the joint product is left out."""
+UNUSED = ("mlp.down", "shared.down", "moe.down")
+"""Products whose output no gradient needs: the compiler does not keep it."""
 
 
 def _again(op: Op) -> Node:
@@ -58,7 +60,7 @@ def _output_kept(op: Op) -> Node:
     """The operator with the bytes of its output, where that is kept, in place of what its backward pass needs."""
     shape = op.shape
     if op.kind in ("gemm", "grouped_gemm"):
-        share = 1.0 - PRODUCTS_AGAIN.get(op.name, 0.0)
+        share = 0.0 if op.name in UNUSED else 1.0 - PRODUCTS_AGAIN.get(op.name, 0.0)
         return op.but(saved_bytes=share * shape["act"] * shape["m"] * shape["n"])
     if op.kind == "attention":
         return op.but(saved_bytes=op.saved_bytes + 2.0 * shape["tokens"] * shape["heads"] * shape["head_dim"])

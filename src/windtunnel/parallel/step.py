@@ -38,8 +38,8 @@ class Step:
     batch: Batch
 
 
-def style_of(plan: TrainPlan, engine: TrainEngine) -> Style:
-    """How layers run under a plan."""
+def style_of(plan: TrainPlan, engine: TrainEngine, domain: int = 1) -> Style:
+    """How layers run under a plan. ``domain``: ranks in the innermost level of the interconnect."""
     frozen = plan.finetune.kind != "full"
     return Style(
         layout=plan.layout,
@@ -53,6 +53,8 @@ def style_of(plan: TrainPlan, engine: TrainEngine) -> Style:
         context=plan.context,
         expert_imbalance=engine.expert_imbalance,
         expert_passes=engine.expert_passes,
+        expert_once=engine.expert_dispatch == "once",
+        domain=domain,
         overlap_tp=engine.tp_overlap,
         # Where weight gradients are put off there is nothing to hide a reduction behind.
         overlap_backward=engine.tp_overlap_backward and plan.schedule != "zero-bubble",
@@ -77,11 +79,13 @@ def _shortened(batch: Batch, cp: Value, balanced: bool) -> Batch:
     )
 
 
-def training_step(network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule) -> Step:
+def training_step(
+    network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule, domain: int = 1
+) -> Step:
     """The tree of one optimizer step of ``plan`` (layout.pp a plain integer; other sizes may be arrays)."""
     whole = training(plan.micro_batch, plan.seq, plan.document_tokens, network.views)
     batch = _shortened(whole, plan.layout.cp, engine.context_balanced)
-    builder = _Builder(network, plan, engine, style_of(plan, engine), batch, schedule.overlaps)
+    builder = _Builder(network, plan, engine, style_of(plan, engine, domain), batch, schedule.overlaps)
     built = [builder.stage(layers) for layers in deal(network, int(plan.layout.pp))]
     tree = Pipeline(tuple(stage for stage, _ in built), plan.micro_batches, schedule, plan.virtual_stages, "step")
     return Step(tree, tuple(held for _, held in built), batch)

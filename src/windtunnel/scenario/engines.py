@@ -81,6 +81,9 @@ class TrainEngine(_Profile):
     attention (torchtitan)."""
     context_balanced: bool = True
     """Context-parallel ranks hold pieces of equal causal work; else contiguous ones, of which the last has most."""
+    expert_dispatch: Literal["copies", "once"] = "copies"
+    """Tokens travel to experts in a copy for each expert, or once to each rank, or each fast domain, that has some of
+    them (DeepEP, HybridEP)."""
     expert_passes: float = Field(1, ge=1)
     """Times that the permutation of tokens for experts, and its undoing, move what one pass moves (probabilities,
     padding, index arithmetic and masks in kernels of their own)."""
