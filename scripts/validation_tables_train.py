@@ -270,11 +270,11 @@ def dgxc(data: Path) -> Iterator[Row]:
             f"dgxc/{model}{kind}",
             f"dgxc-benchmarking@{r['commit']} {r['file']}",
             float(r["step_time_s"]),
-            remark="41 stages are printed, 1 is taken; micro-batch and rank are not stated" if tuning else "",
+            remark="41 stages are printed, 1 is taken; micro-batch, rank and targets are not stated" if tuning else "",
             model=model, on=f"{r['n_gpus']}x{device}", engine="nemo", precision=precision, **degrees,
             virtual_stages=whole(r["vp"]), micro_batch=whole(r["microbatch"]) or 1,
             global_batch=whole(r["global_batch"]), seq=whole(r["seq_len"]),
-            finetune="lora:r=16" if adapters else None,
+            finetune="lora:r=16,targets=attention" if adapters else None,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from windtunnel.hardware.machine import Accelerator
 
 E = TypeVar("E", Gemm, Attention, Scan)
 
-WATT_PER_TFLOPS = {"ampere": 1.75, "ada": 1.3, "hopper": 1.3, "blackwell": 1.3}
+WATT_PER_TFLOPS = {"ampere": 1.82, "ada": 1.3, "hopper": 1.5, "blackwell": 1.9}
 """Watt above idle for each dense 16-bit TFLOP/s at full clock, by process: 7 nm (ampere) and 4 nm. Fitted by
 scripts/fit_training_engines.py on the step times of A100 at 400 W and H100 at 500 and 700 W (llm-foundry, torchtitan,
 NeMo). A family without training runs keeps the ``sustained`` of its calibration."""

@@ -81,6 +81,8 @@ class TrainEngine(_Profile):
     attention (torchtitan)."""
     context_balanced: bool = True
     """Context-parallel ranks hold pieces of equal causal work; else contiguous ones, of which the last has most."""
+    expert_tp: Literal["tp", "one"] = "tp"
+    """Tensor-parallel ranks inside an expert when the plan does not say."""
     expert_dispatch: Literal["copies", "once"] = "copies"
     """Tokens travel to experts in a copy for each expert, or once to each rank, or each fast domain, that has some of
     them (DeepEP, HybridEP)."""
