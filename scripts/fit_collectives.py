@@ -11,6 +11,7 @@ kind, group size) weighs the same, however many rows it has. Needs scipy and pan
 from __future__ import annotations
 
 import argparse
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -83,7 +84,7 @@ def aiconfigurator(folder: Path) -> Iterator[DataSet]:
         for label, part in bad_host.items() if system == "l40s" else [("", g)]:
             rows = [(KINDS.get(r.op_name, r.op_name), r.num_gpus, 1, r.message_bytes, r.latency_ms / 1e3)
                     for r in part.itertuples()]  # fmt: skip
-            fit = ("pcie",) if label == " 2 GPUs" else fits.get(system, ())
+            fit = ("l40s",) if label == " 2 GPUs" else fits.get(system, ())
             yield DataSet("k1 NCCL" + label, system, table(rows), levels[system], fit=fit)
     custom = pd.read_csv(folder / "custom_allreduce_bf16.csv")
     for (system, source), g in custom.groupby(["system", "kernel_source"]):
@@ -92,7 +93,7 @@ def aiconfigurator(folder: Path) -> Iterator[DataSet]:
         if system == "l40s":
             g = g[g.num_gpus == 2]
         rows = [("all_reduce", r.num_gpus, 1, r.message_bytes, r.latency_ms / 1e3) for r in g.itertuples()]
-        fit = fits.get(system, ()) if source.endswith("graph") else ("pcie",) if system == "l40s" else ()
+        fit = fits.get(system, ()) if source.endswith("graph") else ("l40s",) if system == "l40s" else ()
         yield DataSet(f"k1 {source}", system, table(rows), levels[system], Runtime(all_reduce="custom"), fit)
     deepep = pd.read_csv(folder / "deepep_dispatch_combine.csv")
     deepep = deepep[(deepep["mode"] == "ll") & (deepep.node_num > 1) & (deepep.system == "h100_sxm")]
@@ -142,9 +143,7 @@ def apex(folder: Path) -> Iterator[DataSet]:
         rows = [(KINDS.get(r.op, r.op), r.num_gpus_per_node * r.num_nodes, 1, r.size_kb * 1024, r.time_us / 1e6)
                 for r in g.itertuples()]  # fmt: skip
         if nodes == 1:
-            # Two GPUs only, so that this box and the L40S one weigh the same.
-            fit = ("pcie",) if members == 2 else ()
-            yield DataSet(f"s3 NCCL, {members} GPUs in a PCIe box", "v100-pcie", table(rows), (local,), fit=fit)
+            yield DataSet(f"s3 NCCL, {members} GPUs in a PCIe box", "v100-pcie", table(rows), (local,), fit=("pcie",))
         else:
             rings = table([r for r in rows if r[3] >= 32e6 and r[0] in RINGS])
             yield DataSet(f"s3 NCCL {nodes}x{members} over 10 GbE, >= 32 MB", "v100-pcie", rings, (local, ethernet),
@@ -177,14 +176,14 @@ def others(folder: Path) -> Iterator[DataSet]:
 
 START_LINK = LinkConstants(0.8, 0.8, 0.8, 0.6, 0.6, 1.4, 1.4, 0.5, 1e-5, 1e-5)
 START = CollectiveConstants(
-    "", START_LINK, START_LINK, START_LINK, 5e-6, 5e-6, 1e-5, 4e-6, 5e-6, 0.4, 2.0, 0.92, "", 0, 0.0, 0.0
+    "", START_LINK, START_LINK, START_LINK, 5e-6, 5e-6, 1e-5, 4e-6, 5e-6, 0.4, 0.2, 2.0, 0.92, "", 0, 0.0, 0.0
 )
 BOUNDS = {
     **dict.fromkeys(("ring", "pairwise", "message", "in_network", "custom"), (0.05, 1.0)),
     **dict.fromkeys(("hop", "message_hop", "doubling"), (0.1, 10.0)),
     **dict.fromkeys(("ramp_s", "pairwise_ramp_s"), (1e-8, 1e-3)),
     **dict.fromkeys(("launch_s", "pairwise_launch_s", "in_network_launch_s", "one_shot_s", "two_shot_s"), (1e-6, 1e-4)),
-    "own_share": (0.01, 1.0),
+    **dict.fromkeys(("own_share", "pairwise_own_share"), (0.01, 1.0)),
     "gap_s": (1e-6, 1e-4),
 }
 
@@ -201,9 +200,10 @@ def predict(c: CollectiveConstants, data: DataSet, rows: pd.DataFrame) -> np.nda
 
 
 def held_out(data: DataSet) -> np.ndarray:
-    """A fifth of a data set's rows, the same in every run."""
-    seed = sum(map(ord, data.name + data.device))
-    return np.random.default_rng(seed).random(len(data.rows)) < 0.2
+    """A fifth of a data set's blocks, the same in every run: all sizes within a factor of four, by kind and ranks."""
+    rows = data.rows
+    blocks = zip(rows.kind, rows.n, np.floor(np.log2(rows.bytes) / 2), strict=True)
+    return np.array([zlib.crc32(f"{data.name} {data.device} {block}".encode()) % 5 == 0 for block in blocks], bool)
 
 
 def fit(
@@ -253,25 +253,25 @@ def fit(
 
 
 def fit_all(data: Sequence[DataSet]) -> dict[str, CollectiveConstants]:
-    nvlink = ["launch_s", "pairwise_launch_s", "one_shot_s", "two_shot_s", "own_share", "ring", "pairwise",
-              "custom", "hop", "doubling", "ramp_s", "pairwise_ramp_s"]  # fmt: skip
+    nvlink = ["launch_s", "pairwise_launch_s", "one_shot_s", "two_shot_s", "own_share", "pairwise_own_share", "ring",
+              "pairwise", "message", "custom", "hop", "doubling", "ramp_s", "pairwise_ramp_s"]  # fmt: skip
     switch = ["in_network_launch_s", "in_network"]
 
     def one_hop(c: CollectiveConstants) -> CollectiveConstants:
-        """Inside a node a message's hop cannot be told from its launch, nor its rate from an exchange's."""
-        return replace(c, scale_up=replace(c.scale_up, message_hop=c.scale_up.hop, message=c.scale_up.pairwise))
+        """Inside a node a message's hop cannot be told from its launch."""
+        return replace(c, scale_up=replace(c.scale_up, message_hop=c.scale_up.hop))
 
     hopper = fit("hopper", data, START, "scale_up", nvlink + switch, one_hop)
     ampere = fit("ampere", data, hopper, "scale_up", [*nvlink, "gap_s"], one_hop)
     generic = fit("generic", data, hopper, "scale_up", [*nvlink, *switch, "gap_s"], one_hop)
 
-    def one_rate(c: CollectiveConstants) -> CollectiveConstants:
-        ring = c.pcie.ring
-        link = replace(c.pcie, message_hop=c.pcie.hop, pairwise=ring, message=ring, in_network=ring, custom=ring)
-        return replace(c, pcie=link)
+    def two_rates(c: CollectiveConstants) -> CollectiveConstants:
+        link = replace(c.pcie, message_hop=c.pcie.hop, message=c.pcie.pairwise, in_network=c.pcie.ring)
+        return replace(c, pcie=link if c.name == "l40s" else replace(link, custom=link.ring))
 
-    pcie = fit("pcie", data, generic, "pcie",
-               ["ring", "hop", "doubling", "ramp_s", "pairwise_ramp_s"], one_rate)  # fmt: skip
+    of_pcie = ["ring", "pairwise", "hop", "doubling", "ramp_s", "pairwise_ramp_s"]
+    pcie = fit("pcie", data, generic, "pcie", of_pcie, two_rates)
+    l40s = fit("l40s", data, replace(pcie, name="l40s"), "pcie", [*of_pcie, "custom"], two_rates)
     hop = max(hopper.scale_up.hop, ampere.scale_up.hop)
     start = replace(generic.scale_up, hop=hop, message_hop=4.0, doubling=1.0)
     out = replace(hopper, pcie=pcie.pcie, scale_out=start)
@@ -288,6 +288,8 @@ def fit_all(data: Sequence[DataSet]) -> dict[str, CollectiveConstants]:
     result = {}
     for name, c in (("generic", generic), ("ampere", ampere), ("hopper", hopper)):
         result[name] = replace(c, name=name, pcie=pcie.pcie, scale_out=ether.scale_out)
+    result["l40s"] = replace(result["generic"], name="l40s", pcie=l40s.pcie, points=l40s.points,
+                             median_error=l40s.median_error, p90_error=l40s.p90_error)  # fmt: skip
     for label, c in (("pcie", pcie), ("scale_out (pairwise, message)", out), ("scale_out (ring)", ether)):
         print(f"{label}: {c.points} points, held out {100 * c.median_error:.1f} / {100 * c.p90_error:.1f} %")
     return result
@@ -298,7 +300,7 @@ def report(data: Sequence[DataSet], found: dict[str, CollectiveConstants]) -> No
     print(f"\n{'data set':44}{'device':11}{'kind':16}" + heads)
     for d in data:
         family = "hopper" if d.levels[0].name == "nvlink" and d.device[0] == "h" else "generic"
-        c = found["ampere" if d.device.startswith("a100") else family]
+        c = found["ampere" if d.device.startswith("a100") else "l40s" if d.device == "l40s" else family]
         out = held_out(d)
         ratio = predict(c, d, d.rows) / d.rows.seconds.to_numpy()
         error = np.abs(ratio - 1)
@@ -314,9 +316,9 @@ def _percent(e: np.ndarray) -> str:
 
 
 HEAD = """# Constants of collectives, fitted by scripts/fit_collectives.py; see cost/collectives.py for their meaning.
-# Errors: |predicted/measured - 1| on the held-out fifth. Seconds, and shares of a level's nominal bandwidth.
-# Looked up by device name, then by family, then "generic". No device has an entry of its own: the families' data do
-# not tell devices of one family apart (H100 and H200 differ by less than repeated runs do).
+# Errors: |predicted/measured - 1| on held-out sizes. Seconds, and shares of a level's nominal bandwidth.
+# Looked up by device name, then by family, then "generic". Families' data do not tell NVLink devices of one family
+# apart (H100 and H200 differ by less than repeated runs do).
 collectives:
   common:
     # Hop latency of a tree over that of a ring: 5.0/2.7, 8.5/4.0 and 28/14 us over the network in NCCL's tuning table
@@ -348,6 +350,8 @@ def write(found: dict[str, CollectiveConstants]) -> None:
             text.append(f"      {key}: {value if isinstance(value, int) else number(value)}")
         text += [f'      source: "{SOURCES[name]}"', "      scale_up:"]
         text += block(c.scale_up, " " * 8, "fitted with the entry")
+        if c.pcie != generic.pcie:
+            text += ["      pcie:", *block(c.pcie, " " * 8, "fitted with the entry")]
     text += ["  # Measured on no device of these families: taken from the nearest that was.", "  same_as:"]
     text += ["    blackwell: hopper # NVLink switches with in-network reduction, as Hopper's"]
     TARGET.write_text("\n".join(text) + "\n", encoding="utf-8")
@@ -359,8 +363,9 @@ SOURCES = {
     "ampere": "aiconfigurator@095f58a nccl and custom_allreduce (A100; vLLM in graphs), vTrain@f8dda84 AR LUT, "
     "vidur@7d47513 send_recv (A100); in-network reduction as hopper, since A100 systems have none",
     "generic": "all data of ampere and hopper together",
-    "pcie": "aiconfigurator@095f58a nccl (L40S, 2 GPUs), apex_plus@8769096 (V100-PCIe, 2 GPUs); the two "
-    "hosts differ 2-3 fold: weak",
+    "l40s": "PCIe: aiconfigurator@095f58a nccl and custom_allreduce (L40S, 2 GPUs; 4 and 8 come from a bad host); the "
+    "rest as generic",
+    "pcie": "apex_plus@8769096 (V100-PCIe, 2 and 4 GPUs); an L40S host is 2-3 times as fast: weak",
     "scale_out": "pairwise, doubling: aiconfigurator@095f58a DeepEP low latency (H100, 2-8 nodes); message: "
     "vidur@7d47513 send_recv between nodes (H100); ring: apex_plus@8769096 (V100, taken as 10 GbE); hop, ramp_s: as "
     "inside a node, no sound small inter-node all-reduce was at hand; in_network (SHARP) as ring, not measured",

@@ -95,26 +95,43 @@ BASE = {
 }
 FREE: dict[str, Bounds] = {
     "gemm": {
-        "fixed_s": (0.5e-6, 4e-6, 30e-6), "compute": (0.2, 0.8, 1.0), "bandwidth": (0.4, 0.85, 0.95),
-        "wave": (0.0, 0.15, 1.0), "k_ramp": (0.0, 50.0, 512.0),
+        "fixed_s": (0.5e-6, 3e-6, 20e-6), "compute": (0.2, 0.8, 1.0), "bandwidth": (0.4, 0.85, 0.95),
+        "wave": (0.0, 0.2, 1.0), "k_ramp": (0.0, 100.0, 1024.0), "load": (0.1, 1.0, 8.0),
+        "split_k": (64.0, 512.0, 16384.0), "split_s": (0.0, 3e-6, 10e-6),
     },
     "grouped_gemm": {
         "fixed_s": (2e-6, 15e-6, 60e-6), "compute": (0.05, 0.6, 1.0), "bandwidth": (0.2, 0.85, 0.95),
-        "wave": (0.0, 0.2, 1.0),
+        "wave": (0.0, 0.2, 1.0), "k_ramp": (0.0, 100.0, 1024.0), "load": (0.1, 1.0, 8.0),
     },
     "attention": {
-        "fixed_s": (2e-6, 10e-6, 40e-6), "compute": (0.2, 0.8, 0.9), "vector": (0.02, 0.3, 1.0),
-        "wave": (0.0, 0.3, 1.0), "diagonal": (0.0, 64.0, 512.0),
+        "fixed_s": (2e-6, 10e-6, 40e-6), "compute": (0.2, 0.8, 0.95), "vector": (0.02, 0.3, 1.0),
+        "wave": (0.0, 0.3, 1.0), "diagonal": (0.0, 64.0, 512.0), 
+        "tile_s": (0.0, 1e-6, 10e-6), "alone": (0.25, 1.0, 2.0),
     },
     "attention_decode": {
-        "fixed_s": (2e-6, 10e-6, 40e-6), "bandwidth": (0.4, 0.85, 0.95), "wave_s": (0.0, 3e-6, 30e-6),
+        "fixed_s": (2e-6, 10e-6, 40e-6), "bandwidth": (0.4, 0.85, 0.97), "wave_s": (0.0, 3e-6, 30e-6),
+        "head_s": (0.0, 1e-9, 5e-9), "draw": (0.5, 1.5, 8.0), "block": (16.0, 128.0, 2048.0),
+        "combine_s": (0.0, 3e-6, 20e-6), "split_s": (0.0, 1e-7, 1e-6),
     },
     "pointwise": {"fixed_s": (0.5e-6, 3e-6, 12e-6), "bandwidth": (0.05, 0.8, 0.95), "cache": (0.02, 0.6, 1.0)},
 }  # fmt: skip
+TILES = (
+    ((128, 256), (128, 128), (64, 64), (16, 64)),
+    ((128, 128), (64, 64), (16, 64)),
+    ((128, 128), (32, 64)),
+    ((128, 128), (16, 128)),
+    ((256, 128), (128, 128), (64, 64), (32, 64)),
+)
+"""Sets of tiles that libraries' kernels may have, the best of which is taken."""
+BY_ROWS = ((64, 64), (64, 128), (128, 128)), (64, 128)
+"""The tiles of vLLM's fp8 products and the rows up to which each is taken."""
 CHOICES: dict[str, Mapping[str, Sequence[Any]]] = {
-    "gemm": {"power": (2, 4, 8), "tile": (64, 128)},
-    "grouped_gemm": {"power": (2, 4), "tile": (64, 128)},
-    "attention": {"power": (2, 4)},
+    "gemm": {"power": (2, 4), "tiles": TILES},
+    "grouped_gemm": {
+        "power": (2, 4),
+        "tiles": (((128, 128), (64, 64), (16, 64)), ((64, 128), (16, 128)), ((128, 128), (64, 128)), ((64, 64),)),
+    },
+    "attention": {"queries": (64, 128)},
     "attention_decode": {"power": (2, 4)},
     "pointwise": {"power": (2, 4)},
 }
@@ -134,9 +151,9 @@ def columns(rows: pd.DataFrame, *names: str) -> list[np.ndarray]:
 # --- what each table's rows cost ------------------------------------------------------------------------------------
 
 
-def gemm(device: str, dtype: str, weight: float) -> Predict:
+def gemm(device: str, dtype: str, weight: float, act: float = 2.0) -> Predict:
     def predict(entry: Gemm, rows: pd.DataFrame) -> np.ndarray:
-        op = build.gemm("", *columns(rows, "m", "n", "k"), dtype=dtype, weight=weight, act=2.0)
+        op = build.gemm("", *columns(rows, "m", "n", "k"), dtype=dtype, weight=weight, act=act)
         table = {"bf16": entry, dtype: entry, "weight_only": entry}
         return np.asarray(gemm_kernel(rates(device), table)(op).seconds)
 
@@ -265,9 +282,25 @@ def targets(data: Path) -> list[Target]:
         # TensorRT-LLM's per-tensor fp8 rows hold a second kernel that quantises: vLLM's are used.
         source = K1 + {"": "", "0": ", vLLM rows", "1": ", TensorRT-LLM rows"}[version[:1]]
         rows = tables.k1_gemm(data, name, kind, version)
-        add(file, device, "gemm", key, source, rows, gemm(device, dtype, weight), own=device == "h200-sxm")
-    add("hopper", "h800", "gemm", "fp8_block", f"{K4}, DeepGEMM", tables.k4_gemm(data), gemm("h800", "fp8", 1.0), True)
-    few = limited("gemm", "fixed_s", "wave", bandwidth=(0.2, 0.85, 0.95)) | {"choices": {"power": (2, 4, 8)}}
+        more = {"free": FREE["gemm"], "choices": CHOICES["gemm"]}
+        if dtype == "fp8":
+            # CUTLASS and DeepGEMM: no split inner dimension; their rows hold the cast of the input.
+            more = limited("gemm", "split_k", "split_s", alone=(1.0, 1.2, 2.0), cast=(0.05, 0.5, 1.0))
+            more["choices"] = {
+                "power": (2, 4),
+                **(
+                    {"tiles": (BY_ROWS[0],), "up_to": (BY_ROWS[1],)}
+                    if "VLLM" in rows.framework.unique()
+                    else {"tiles": TILES}
+                ),
+            }
+        add(file, device, "gemm", key, source, rows, gemm(device, dtype, weight), device == "h200-sxm", **more)
+    # Its inputs come in 8 bits.
+    whole = limited("gemm", "split_k", "split_s", alone=(1.0, 1.2, 2.0))
+    rows = tables.k4_gemm(data)
+    add("hopper", "h800", "gemm", "fp8_block", f"{K4}, DeepGEMM", rows, gemm("h800", "fp8", 1.0, 1.0), True, **whole)
+    few = limited("gemm", "fixed_s", "wave", "load", "split_k", "split_s", bandwidth=(0.2, 0.85, 0.95))
+    few["choices"] = {"power": (2, 4, 8)}
     add("cdna2", "mi210", "gemm", "bf16", K3, tables.k3_gemm(data), gemm("mi210", "fp16", 2.0), **few)
     # Two inner dimensions only, 4096 and 14336.
     ramp = {"base": BASE["gemm"].model_copy(update={"k_ramp": 100.0}), **limited("gemm", "k_ramp")}
@@ -296,6 +329,8 @@ def targets(data: Path) -> list[Target]:
     for file, device, source, rows in (
         ("ampere", a100, f"{K1}, vLLM 0.14", k1("a100_sxm_vllm", "generation")),
         ("hopper", h100, f"{K1}, vLLM 0.19", k1("h100_sxm_vllm", "generation")),
+        ("ampere", a100, f"{K1}, TensorRT-LLM 1.0", k1("a100_sxm_trtllm", "generation")),
+        ("hopper", h100, f"{K1}, TensorRT-LLM 1.3", k1("h100_sxm_trtllm", "generation")),
         ("ada", "l40s", f"{K1}, TensorRT-LLM 1.0", k1("l40s_trtllm", "generation")),
         ("ampere", "a800", f"{K5}, FlashInfer", k5("a800_llama2_7b", 32, 32, prefill=False)),
         ("hopper", "h800", f"{K4}, FlashAttention-3 and FlashMLA", tables.k4_decode(data)),
@@ -306,9 +341,17 @@ def targets(data: Path) -> list[Target]:
             a, size = rates(device).accelerator, 2.0 * rows.context * rows.kv_heads * rows.latent
             slow = size / rows.seconds < 0.97 * a.hbm.bandwidth_bytes_per_s
             rows = rows[(size < 2e6) | ((size > 2 * a.l2.capacity_bytes) & slow)]
+            rows = rows[rows.heads <= 32 * rows.kv_heads]  # more are not packed into one pass
         own = not source.startswith(K1)
-        more = limited("attention_decode", compute=(0.2, 0.5, 0.95)) if device == "h800" else {}
-        add(file, device, "attention_decode", "default", source, rows, decode(device), own, **more)
+        more = {}
+        if device == "h800":
+            more = limited("attention_decode", compute=(0.2, 0.5, 0.95))
+        elif "0.14" in source:
+            # FlashAttention 2 in vLLM splits keys only for grouped queries, which it copies into order first.
+            more = limited("attention_decode", regroup_s=(0.0, 5e-6, 20e-6))
+            more["base"] = BASE["attention_decode"].model_copy(update={"split_from": 2})
+        key = "trtllm" if "TensorRT" in source and device != "l40s" else "default"
+        add(file, device, "attention_decode", key, source, rows, decode(device), own, **more)
 
     skewed = limited("grouped_gemm", visited=(0.2, 0.9, 1.2))
     for file, device, key, engine, name, kind, weight in (
@@ -364,7 +407,8 @@ def fit(t: Target) -> tuple[Any, dict[str, Any]]:
     assert best is not None
     ratio = t.predict(best[1], rows[test]) / rows[test]["seconds"].to_numpy()
     record = _record(t.device, t.data, len(t.rows), np.abs(ratio - 1))
-    constants = " ".join(f"{k}={getattr(best[1], k):.3g}" for k in (*t.choices, *t.free))
+    shown = ((k, getattr(best[1], k)) for k in (*t.choices, *t.free))
+    constants = " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown)
     _print(t.device, f"{t.section}.{t.key}", record, np.median(ratio - 1), constants)
     return best[1], record
 
@@ -422,11 +466,47 @@ def write(done: list[tuple[Target, Any, dict[str, Any]]]) -> None:
             place = data.setdefault("devices", {}).setdefault(t.device, {}) if t.own else data["kernels"]
             table = place.setdefault(t.section, {})
             kept = {k: v for k, v in table.get(t.key, {}).items() if k == "sustained"}
-            fields = [k for k in type(entry).model_fields if k in entry.model_fields_set and k not in NUISANCE]
-            new = {k: getattr(entry, k) for k in fields}
+            # All fields, so that nothing of a parent's shows through.
+            new = entry.model_dump(mode="json", exclude={*NUISANCE, "source", "fit", "sustained"})
             source = f"fit by scripts/fit_kernels.py on {t.data}" + (f"; sustained: {SUSTAINED}" if kept else "")
             table[t.key] = {**new, **kept, "source": source, "fit": record}
         path.write_text(yaml.safe_dump(data, sort_keys=False, width=120))
+
+
+BEST = {
+    ("ampere", "a100-80gb-pcie", "bf16"): 252.9e12,
+    ("ampere", "a100-40gb-pcie", "bf16"): 252.9e12,
+    ("blackwell", "b200-sxm", "bf16"): 1745e12,
+    ("blackwell", "b200-sxm", "fp8"): 3432.5e12,
+    ("blackwell", "b200-sxm", "fp4"): 5590e12,
+}
+"""Best products measured of devices without a table, FLOP/s, by (file, device, format)."""
+
+
+def write_best() -> None:
+    """Compute fractions with which the largest products of those devices reach the best that was measured."""
+    for (file, device, key), best in BEST.items():
+        path = FOLDER / f"{file}.yaml"
+        data = yaml.safe_load(path.read_text())
+        own = file == "ampere"
+        table = (data["devices"][device] if own else data["kernels"])["gemm"][key]
+        lowest, highest = 0.05, 1.0
+        for _ in range(20):
+            table["compute"] = (lowest + highest) / 2
+            path.write_text(yaml.safe_dump(data, sort_keys=False, width=120))
+            calibration.forget()
+            rates.cache_clear()
+            product = build.gemm(
+                "", 16384, 16384, 16384, dtype=key, weight=BYTES.get(key, 0.5), act=BYTES.get(key, 0.5)
+            )
+            entry = load_calibration(rates(device).accelerator).gemm
+            seconds = gemm_kernel(rates(device), entry)(product).seconds
+            lowest, highest = (
+                (lowest, table["compute"]) if product.flops / seconds > best else (table["compute"], highest)
+            )
+        table["compute"] = float(f"{lowest:.3g}")
+        path.write_text(yaml.safe_dump(data, sort_keys=False, width=120))
+    calibration.forget()
 
 
 def write_power(values: dict[str, float], record: dict[str, Any]) -> None:
@@ -454,6 +534,8 @@ def main() -> None:
         values, record = fit_power(args.data)
         if args.write:
             write_power(values, record)
+    if args.write:
+        write_best()
 
 
 if __name__ == "__main__":

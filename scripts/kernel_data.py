@@ -97,6 +97,8 @@ def k1_attention(data: Path, name: str, what: str, dtype: str = "bfloat16", kv: 
     d = d[(d.attn_dtype == dtype) & (d.kv_cache_dtype == kv)]
     if "window_size" in d:
         d = d[d.window_size == 0]
+    if what == "context":
+        d = d[d.isl > 1]  # one token after nothing is no prompt
     kv_heads = d.num_key_value_heads.where(d.num_key_value_heads > 0, d.num_heads)
     s = d.isl if what == "context" else d.step + 1
     return d.assign(

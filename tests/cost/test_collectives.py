@@ -254,7 +254,7 @@ class TestHugeMessages:
         small_leaf = cluster(H100, replace(NDR, domain=32), SPINE)
         for machine in (cluster(H100, NDR, SPINE), small_leaf):
             assert self.rate("all_to_all", 64, machine) == pytest.approx(64 / 56 * nic, rel=1e-4)
-        inside = 450e9 * HOPPER.scale_up.pairwise * 8 / (7 + HOPPER.own_share)
+        inside = 450e9 * HOPPER.scale_up.pairwise * 8 / (7 + HOPPER.pairwise_own_share)
         assert self.rate("all_to_all", 8, cluster(H100)) == pytest.approx(inside, rel=1e-4)
 
     def test_messages_are_paced_by_the_outermost_level(self):
@@ -413,7 +413,7 @@ class TestConstants:
     def test_every_entry_says_where_it_comes_from(self):
         for entry in parse_collective_constants(self.section()).values():
             assert entry.source
-            assert entry.points > 100
+            assert entry.points > 50
             assert 0 < entry.median_error < entry.p90_error
             assert all(link.source for link in (entry.scale_up, entry.pcie, entry.scale_out))
 

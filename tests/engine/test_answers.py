@@ -143,7 +143,7 @@ def test_elasticities_of_one_product_add_up_to_what_is_not_latency() -> None:
     op = gemm("x", 8192.0, 8192.0, 8192.0, dtype="bf16", weight=2.0, act=2.0)
     found = evaluate(op, cluster, Runtime(), calibration)[1]
     price = make_pricer(cluster, Runtime(), calibration)(op)
-    assert sum(found.values()) == pytest.approx(1 - float(price.latency) / float(price.seconds), abs=2e-3)
+    assert sum(found.values()) == pytest.approx(1 - float(price.latency) / float(price.seconds), abs=1e-2)
     assert bottleneck(Evaluation(op, make_pricer(cluster, Runtime(), calibration)).critical()).resource == "tensor"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware.machine import Accelerator
@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent / "calibrations"
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=1)]
+Tile = Annotated[int, Field(ge=1, le=4096)]
 
 
 class _Data(BaseModel):
@@ -47,27 +48,46 @@ class _Entry(_Data):
 
 
 class Gemm(_Entry):
-    """Matrix products; ``compute``, ``bandwidth`` and ``cache`` are fractions of the device's peaks.
+    """Matrix products; ``compute`` and ``bandwidth`` are fractions of the device's peaks.
 
-    ``wave``: how much of a partly filled last wave of tiles is lost (1: all); ``k_ramp``: the inner dimension at which
-    half the time is prologue; ``tile``: rows of a tile; ``power``: of the smooth maximum; ``sustained``: fraction of
-    ``compute`` left when the device runs at full power for hours.
+    ``tiles``: the (rows, columns) that kernels cut a result into; ``up_to``: the rows of a product up to which each but
+    the last is taken (none: the fastest is); ``wave``: how much of a partly filled last wave of tiles is lost (1: all);
+    ``alone``: rate of one unit while others idle over its share of ``compute`` (clocks fall under full load);
+    ``load``: bytes that a unit draws from the last-level cache over its share of that cache's bandwidth (thread-block
+    clusters share loads; 0: no limit); ``k_ramp``: depth of the inner dimension that a tile's prologue and write-back
+    cost; ``split_k``: least depth of a part where tiles leave units idle (0: never split) and ``split_s`` the seconds
+    to add parts up; ``cast``: fraction of the cache's bandwidth at which inputs are first narrowed, where the format
+    needs it (0: not timed with the product); ``power``: of the smooth maximum; ``sustained``: fraction of ``compute``
+    left when the device runs at full power for hours.
     """
 
     fixed_s: Seconds
     compute: Fraction
     bandwidth: Fraction
-    cache: Fraction = 1.0
+    tiles: tuple[tuple[Tile, Tile], ...] = Field(((128, 128), (64, 64), (16, 64)), min_length=1, max_length=6)
+    up_to: tuple[Tile, ...] = ()
     wave: float = Field(0.0, ge=0, le=1)
+    alone: float = Field(1.0, ge=1, le=2)
+    load: float = Field(0.0, ge=0, le=16)
     k_ramp: float = Field(0.0, ge=0, le=1024)
-    tile: Literal[64, 128, 256] = 128
+    split_k: float = Field(0.0, ge=0, le=65536)
+    split_s: Seconds = 0.0
+    cast: float = Field(0.0, ge=0, le=1)
     power: Literal[2, 4, 8] = 4
     sustained: Fraction = 1.0
+
+    @model_validator(mode="after")
+    def _limits(self) -> Gemm:
+        if self.up_to and len(self.up_to) != len(self.tiles) - 1:
+            raise ValueError("up_to has one number fewer than tiles")
+        return self
 
 
 class Attention(_Entry):
     """Fused attention over prompts. ``vector``: fraction of the vector rate that its exponentials reach, not
-    overlapped with the products; ``diagonal``: masked keys computed for each query; ``wave`` as in :class:`Gemm`.
+    overlapped with the products; ``diagonal``: masked keys computed for each query; ``queries``: of a tile; ``tile_s``:
+    seconds of a wave of tiles beside its keys; ``alone``: rate of one tile while units idle over its share;
+    ``wave`` as in :class:`Gemm`.
     """
 
     fixed_s: Seconds
@@ -77,13 +97,21 @@ class Attention(_Entry):
     cache: Fraction = 1.0
     wave: float = Field(0.0, ge=0, le=1)
     diagonal: float = Field(0.0, ge=0, le=1024)
+    queries: Literal[64, 128] = 128
+    tile_s: Seconds = 0.0
+    alone: float = Field(2.0, ge=0.25, le=2)
     power: Literal[2, 4, 8] = 2
     sustained: Fraction = 1.0
 
 
 class Decode(_Entry):
-    """Attention of one query a sequence. ``wave_s``: seconds for each round of (sequence, KV head) pairs over the
-    compute units beyond the first.
+    """Attention of one query a sequence, on items: (sequence, KV head) pairs.
+
+    ``wave_s``: seconds of each round of items over the compute units beyond the first; ``head_s``: of each query head
+    of a sequence; ``draw``: bytes that a unit reads over its share of the bandwidth; ``block``: least keys of a part
+    where items leave units idle (0: never split), ``combine_s`` the seconds to join parts and ``split_s`` of each
+    part; ``split_from``: query heads a KV head from which keys are split; ``regroup_s``: seconds to put the grouped
+    queries of several sequences in order.
     """
 
     fixed_s: Seconds
@@ -91,6 +119,13 @@ class Decode(_Entry):
     bandwidth: Fraction
     cache: Fraction = 1.0
     wave_s: Seconds = 0.0
+    head_s: Seconds = 0.0
+    draw: float = Field(0.0, ge=0, le=16)
+    block: float = Field(0.0, ge=0, le=65536)
+    combine_s: Seconds = 0.0
+    split_s: Seconds = 0.0
+    split_from: Literal[1, 2] = 1
+    regroup_s: Seconds = 0.0
     power: Literal[2, 4, 8] = 2
 
 

@@ -90,7 +90,8 @@ class CollectiveConstants:
     """Fitted constants of one device or family, with where they come from.
 
     ``launch_s``, ``pairwise_launch_s``, ``in_network_launch_s``, ``one_shot_s``, ``two_shot_s``: fixed seconds of a
-    call by algorithm; ``own_share``: cost of moving a rank's own chunk inside the device, against sending it;
+    call by algorithm; ``own_share`` and, in an all-to-all, ``pairwise_own_share``: cost of moving a rank's own chunk
+    inside the device, against sending it;
     ``tree_hop``: a tree's step over a ring's; ``tree_efficiency``: a tree's bandwidth over a ring's.
     ``points``, ``median_error``, ``p90_error``: rows of the fit and |predicted/measured - 1| on a held-out fifth.
     """
@@ -105,6 +106,7 @@ class CollectiveConstants:
     one_shot_s: float
     two_shot_s: float
     own_share: float
+    pairwise_own_share: float
     tree_hop: float
     tree_efficiency: float
     source: str
@@ -148,10 +150,11 @@ def parse_collective_constants(data: Mapping[str, Any]) -> dict[str, CollectiveC
     """
     result: dict[str, CollectiveConstants] = {}
     try:
-        shared: dict[str, Any] = {name: LinkConstants(**data["links"][name]) for name in ("pcie", "scale_out")}
         for name, entry in data["entries"].items():
-            fields = {**data["common"], **entry, "scale_up": LinkConstants(**entry["scale_up"])}
-            result[name] = CollectiveConstants(name=name, **shared, **fields)
+            links = {**data["links"], **entry}
+            fields = {**data["common"], **entry}
+            fields |= {link: LinkConstants(**links[link]) for link in ("pcie", "scale_out", "scale_up")}
+            result[name] = CollectiveConstants(name=name, **fields)
         for name, like in data["same_as"].items():
             result[name] = result[like]
         _check(result)
@@ -166,7 +169,7 @@ def _check(entries: Mapping[str, CollectiveConstants]) -> None:
         raise ScenarioError("collective constants: an entry 'generic' is needed")
     for name, entry in entries.items():
         times = (entry.launch_s, entry.pairwise_launch_s, entry.in_network_launch_s, entry.one_shot_s, entry.two_shot_s)
-        positive = [*times, entry.own_share, entry.tree_hop]
+        positive = [*times, entry.own_share, entry.pairwise_own_share, entry.tree_hop]
         shares = [entry.tree_efficiency]
         for link in (entry.scale_up, entry.pcie, entry.scale_out):
             shares += [link.ring, link.pairwise, link.message, link.in_network, link.custom]
@@ -246,7 +249,9 @@ def _cheapest(ways: Sequence[Price]) -> Price:
 class _Pricer:
     """One collective's algorithms over one path. ``size`` ranks, ``sent`` bytes; each method prices one way."""
 
-    __slots__ = ("constants", "links", "on_port", "own", "path", "port", "port_link", "sent", "size", "units")
+    __slots__ = (
+        "constants", "links", "on_port", "own", "own_pairwise", "path", "port", "port_link", "sent", "size", "units",
+    )  # fmt: skip
 
     def __init__(
         self, sent: Value, size: Value, path: Sequence[Span], constants: CollectiveConstants, port: Level
@@ -258,7 +263,9 @@ class _Pricer:
         self.port = port
         self.port_link = constants.link(port)
         # What a rank keeps is moved inside the device at a cost measured against scale-up links.
-        self.own = constants.own_share if port.resource == "scale_up" else 0.0
+        self.own, self.own_pairwise = (
+            (constants.own_share, constants.pairwise_own_share) if port.resource == "scale_up" else (0.0, 0.0)
+        )
         self.on_port = path[0].level is port and isinstance(path[0].fan, int | float)
         self.links = [constants.link(s.level) for s in path]
         self.units = [1.0 / collective_rate(s) for s in path]
@@ -387,13 +394,13 @@ class _Pricer:
         amounts = []
         for span, link in zip(self.path, self.links, strict=True):
             met = span.outer - span.inner
-            moved = met + self.own * span.used if span.level is self.port else met
+            moved = met + self.own_pairwise * span.used if span.level is self.port else met
             amounts.append(part * moved * dilation(span))
             hops = outermost(span, self.size) * link.message_hop + log2(span.fan) * link.doubling
             fixed = fixed + hops * span.level.latency_s
         passing = through_ports(self.path, amounts, total)
         wires = [b / k.pairwise * unit for b, k, unit in zip(passing, self.links, self.units, strict=True)]
-        return self._price(fixed, wires, part * (self.size - 1 + self.own) / self.port_link.pairwise, True)
+        return self._price(fixed, wires, part * (self.size - 1 + self.own_pairwise) / self.port_link.pairwise, True)
 
     def send_recv(self) -> Price:
         """One message between neighbours of the group; the outermost level that they cross paces it."""

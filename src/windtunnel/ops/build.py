@@ -120,7 +120,13 @@ def attention_decode(
         vector_flops=6.0 * context * heads,
         hbm_bytes=context * kv_bytes_per_token,
         cached_bytes=act * sequences * heads * (head_dim + v_head_dim),
-        shape={"sequences": sequences, "context": context, "kv_heads": kv_heads, "head_dim": head_dim},
+        shape={
+            "sequences": sequences,
+            "context": context,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "head_dim": head_dim,
+        },
         kernels=where(sequences > 0, 1.0, 0.0),
         **extra,
     )
