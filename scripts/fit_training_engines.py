@@ -48,9 +48,9 @@ class Constant:
 
 
 CONSTANTS = (
-    Constant("power", "ampere", 1.2, 2.6),
-    Constant("power", "hopper", 1.0, 2.2),
-    Constant("power", "blackwell", 1.0, 2.6),
+    Constant("power", "ampere", 0.8, 2.6),
+    Constant("power", "hopper", 0.7, 2.2),
+    Constant("power", "blackwell", 0.7, 2.6),
     Constant("deepspeed", "host_s_per_layer", 0.3e-3, 2e-3),
     Constant("deepspeed", "host_s_per_step", 1e-3, 0.2),
     Constant("megatron", "interference", 0.02, 0.9),

@@ -214,7 +214,9 @@ def torchtitan(data: Path) -> Iterator[Row]:
 
 
 def nemo_launcher(data: Path) -> Iterator[Row]:
-    """All rows: pre-training, and fine-tuning on one node or two. The rank of adapters is not stated (32 assumed)."""
+    """All rows: pre-training, and fine-tuning on one node or two. The rank of adapters is not stated (32 assumed), nor
+    is interleaving: stages are cut into chunks of a layer, as in NeMo's recipes."""
+    layers = {"GPT3-175B": 96, "LLAMA2-13B": 40, "LLAMA2-70B": 80, "LLAMA3-70B": 80, "Nemotron-22B": 40}
     nemotron = {"num_key_value_heads": 32, "hidden_size": 4096, "num_attention_heads": 32, "intermediate_size": 16384}
     models: dict[str, tuple[str | None, dict[str, Any] | None]] = {
         "GPT3-175B": ("gpt3-175b", None),
@@ -232,15 +234,18 @@ def nemo_launcher(data: Path) -> Iterator[Row]:
     for r in read(data / "t2_megatron_bridge" / "nemo_launcher_h100_fp8.csv"):
         gpus, batch, seq, mode = int(r["n_gpus"]), int(r["gbs"]), int(r["seq_len"]), r["mode"]
         model, config = models[r["model"]]
+        pp = int(r["pp"])
+        remarks = ["rank and targets of the adapters are not stated"] if mode == "LoRA" else []
+        remarks += ["interleaving is not stated"] if pp > 1 else []
         tuned = {"SFT": None, "LoRA": "lora:r=32,targets=attention", "": None}[mode]
         yield row(
             f"{r['model']} {mode or 'pre-training'}, {gpus} x h100-sxm, tp {r['tp']} pp {r['pp']}",
             f"nemo-launcher/{r['model']}",
             "NeMo-Framework-Launcher@26e42fa examples/README.md",
             batch * seq / (float(r["tokens_per_sec_per_gpu"]) * gpus),
-            remark="rank and targets of the adapters are not stated" if mode == "LoRA" else "",
+            remark="; ".join(remarks),
             config=config, model=model, on=f"{gpus}xh100-sxm", engine="nemo", precision="fp8", tp=int(r["tp"]),
-            pp=int(r["pp"]), cp=whole(r["cp"]), micro_batch=int(r["mbs"]), global_batch=batch, seq=seq, finetune=tuned,
+            pp=pp, virtual_stages=layers[r["model"]] // pp if pp > 1 else None, cp=whole(r["cp"]), micro_batch=int(r["mbs"]), global_batch=batch, seq=seq, finetune=tuned,
         )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """The rate that a matrix unit sustains for hours under its power limit.
 
-A device at its limit lowers clock and voltage together, so its power falls faster than its rate, about with the
-square: of a unit that would draw ``demand`` at full rate, sqrt(power / demand) is left. What a kernel reaches in a
-benchmark of milliseconds is therefore held to that share of the peak in training. Narrower formats do more with the
-same energy: their peaks are taken to draw the same power as the 16-bit one.
+A device at its limit lowers clock and voltage together: the power of a kernel falls about with the square of its rate.
+One that keeps a share ``a`` of the unit busy draws a times ``WATT_PER_TFLOPS`` times the peak at full clock, so that
+sqrt(power / that) of its rate is left. Narrower formats do more with the same energy: their peaks are taken to draw
+the same power as the 16-bit one. Attention keeps the unit and the rest of the device busy in turn, whatever its rate.
 """
 
 from __future__ import annotations
@@ -16,36 +16,42 @@ from windtunnel.hardware.machine import Accelerator
 
 E = TypeVar("E", Gemm, Attention, Scan)
 
-WATT_PER_TFLOPS = {"ampere": 1.82, "ada": 1.3, "hopper": 1.5, "blackwell": 1.9}
-"""Watt above idle for each dense 16-bit TFLOP/s at full clock, by process: 7 nm (ampere) and 4 nm. Fitted by
-scripts/fit_training_engines.py on the step times of A100 at 400 W and H100 at 500 and 700 W (llm-foundry, torchtitan,
-NeMo). A family without training runs keeps the ``sustained`` of its calibration."""
+WATT_PER_TFLOPS = {"ampere": 1.3, "ada": 1.2, "hopper": 1.2, "blackwell": 1.6}
+"""Watt above idle for each dense 16-bit TFLOP/s at full clock. Fitted by scripts/fit_training_engines.py on the step
+times of A100 at 400 W, H100 at 500 and 700 W and B200 (llm-foundry, vTrain, torchtitan, NeMo, SimuMax). A family
+without training runs keeps the ``sustained`` of its calibration."""
+ATTENTION = 0.8
+"""How busy attention keeps the device: taken as large products do."""
+IN_TRAINING = ("flash1",)
+"""Kernels whose constants were found inside training runs, at the power that these had."""
 
 
-def ceiling(accelerator: Accelerator) -> float | None:
-    """Share of the matrix peak that power allows; None where nothing is known."""
+def slowed(accelerator: Accelerator, busy: float) -> float | None:
+    """Share of its rate that power leaves to a kernel; None where nothing is known of the family."""
     demand = WATT_PER_TFLOPS.get(accelerator.family)
     peak = accelerator.peak_flops.get("bf16")
     if demand is None or peak is None:
         return None
     power = max(float(accelerator.tdp_w) - float(accelerator.idle_w), 0.02 * float(accelerator.tdp_w))
-    return min(1.0, sqrt(power / (demand * float(peak) / 1e12)))
+    return min(1.0, sqrt(power / (demand * busy * float(peak) / 1e12)))
 
 
 def at_power(calibration: Calibration, accelerator: Accelerator) -> Calibration:
-    """The constants with every kernel of the matrix unit held to what power allows (plain figures only)."""
-    most = ceiling(accelerator)
-    if most is None:
+    """The constants with every kernel of the matrix unit as fast as power allows (plain figures only)."""
+    if slowed(accelerator, 1.0) is None:
         return calibration
 
-    def held(table: dict[str, E]) -> dict[str, E]:
-        return {k: e.model_copy(update={"sustained": min(1.0, most / e.compute)}) for k, e in table.items()}
+    def held(table: dict[str, E], busy: float | None = None) -> dict[str, E]:
+        return {
+            k: e if k in IN_TRAINING else e.model_copy(update={"sustained": slowed(accelerator, busy or e.compute)})
+            for k, e in table.items()
+        }
 
     tables = {
         "gemm": held(calibration.gemm),
         "grouped_gemm": held(calibration.grouped_gemm),
-        "attention": held(calibration.attention),
-        "attention_backward": held(calibration.attention_backward),
+        "attention": held(calibration.attention, ATTENTION),
+        "attention_backward": held(calibration.attention_backward, ATTENTION),
         "scan": held(calibration.scan),
     }
     return calibration.model_copy(update=tables)

@@ -24,13 +24,16 @@ class Recomputed:
     brought_back: Value
 
 
-def recomputed(tree: Node, recompute: Recompute, selective: Literal["core", "operators"]) -> Recomputed:
+def recomputed(
+    tree: Node, recompute: Recompute, selective: Literal["core", "operators"], stops: bool = False
+) -> Recomputed:
     """Of a layer's forward tree: nothing, attention's inside (Korthikanti et al., arXiv 2205.05198, section 4), all of
-    it, or single operators."""
+    it (where it ``stops`` early, without the last product), or single operators."""
     held = tree_totals(tree).held
     saved, core = held.get("saved", 0.0), held.get("saved_core", 0.0)
     if recompute == "full":
-        return Recomputed(tree, 0.0, saved)
+        again = rewrite(tree, lambda op: EMPTY if op.name in UNUSED else op) if stops else tree
+        return Recomputed(again, 0.0, saved)
     if recompute == "selective" and selective == "operators":
         kept = tree_totals(rewrite(tree, _output_kept)).held.get("saved", 0.0)
         return Recomputed(rewrite(tree, _again), kept, saved)

@@ -125,7 +125,7 @@ class _Builder:
             tree = with_casts(tree, self.plan.micro_batches)
         backward, weight = gradient(tree, self.engine.gradient_bytes)
         adapters = sum(op.parameters for op in operators(tree) if ".lora_" in op.name)
-        again = recomputed(tree, self.plan.recompute, self.engine.selective)
+        again = recomputed(tree, self.plan.recompute, self.engine.selective, self.engine.recompute_stops)
         return _Part(tree, backward, weight, again, tree_totals(tree), adapters)
 
     @property

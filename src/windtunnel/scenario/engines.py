@@ -79,6 +79,8 @@ class TrainEngine(_Profile):
     selective: Literal["core", "operators"] = "core"
     """What selective recomputation runs again: attention's inside (Megatron-LM), or all but every other product and
     attention (torchtitan)."""
+    recompute_stops: bool = False
+    """Full recomputation of a layer stops where all is there that its backward pass reads: without its last product."""
     context_balanced: bool = True
     """Context-parallel ranks hold pieces of equal causal work; else contiguous ones, of which the last has most."""
     expert_tp: Literal["tp", "one"] = "tp"
