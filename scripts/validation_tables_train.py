@@ -22,6 +22,8 @@ from windtunnel.scenario.files import write_file
 OUT = Path(windtunnel.__file__).parent / "validation" / "data"
 FIRST = ("label", "group", "source", "command", "remark", "config")
 GB, GIB = 1e9, 2**30
+SQUAD = 256
+"""Tokens of a document where NeMo's fine-tuning recipes pack SQuAD (about 180 to 300 with its question)."""
 NEMO_DEVICES = {
     "DGX-H100": "h100-sxm", "DGX-H200": "h200-sxm", "DGX-B200": "b200-sxm", "DGX-B300": "b300-sxm",
     "DGX-GB200": "gb200", "DGX-GB300": "gb300",
@@ -236,6 +238,7 @@ def nemo_launcher(data: Path) -> Iterator[Row]:
         model, config = models[r["model"]]
         pp = int(r["pp"])
         remarks = ["rank and targets of the adapters are not stated"] if mode == "LoRA" else []
+        remarks += ["lengths of the packed documents are not stated"] if mode else []
         remarks += ["interleaving is not stated"] if pp > 1 else []
         tuned = {"SFT": None, "LoRA": "lora:r=32,targets=attention", "": None}[mode]
         yield row(
@@ -246,6 +249,7 @@ def nemo_launcher(data: Path) -> Iterator[Row]:
             remark="; ".join(remarks),
             config=config, model=model, on=f"{gpus}xh100-sxm", engine="nemo", precision="fp8", tp=int(r["tp"]),
             pp=pp, virtual_stages=layers[r["model"]] // pp if pp > 1 else None, cp=whole(r["cp"]), micro_batch=int(r["mbs"]), global_batch=batch, seq=seq, finetune=tuned,
+            packed_lengths=SQUAD if mode else None,
         )  # fmt: skip
 
 
@@ -275,11 +279,12 @@ def dgxc(data: Path) -> Iterator[Row]:
             f"dgxc/{model}{kind}",
             f"dgxc-benchmarking@{r['commit']} {r['file']}",
             float(r["step_time_s"]),
-            remark="41 stages are printed, 1 is taken; micro-batch, rank and targets are not stated" if tuning else "",
+            remark="41 stages are printed, 1 is taken; micro-batch, rank, targets and lengths are not stated" if tuning else "",
             model=model, on=f"{r['n_gpus']}x{device}", engine="nemo", precision=precision, **degrees,
             virtual_stages=whole(r["vp"]), micro_batch=whole(r["microbatch"]) or 1,
             global_batch=whole(r["global_batch"]), seq=whole(r["seq_len"]),
             finetune="lora:r=16,targets=attention" if adapters else None,
+            packed_lengths=SQUAD if tuning else None,
         )  # fmt: skip
 
 

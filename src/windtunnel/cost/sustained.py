@@ -16,7 +16,7 @@ from windtunnel.hardware.machine import Accelerator
 
 E = TypeVar("E", Gemm, Attention, Scan)
 
-WATT_PER_TFLOPS = {"ampere": 1.3, "ada": 1.2, "hopper": 1.2, "blackwell": 1.6}
+WATT_PER_TFLOPS = {"ampere": 1.38, "ada": 1.28, "hopper": 1.28, "blackwell": 1.71}
 """Watt above idle for each dense 16-bit TFLOP/s at full clock. Fitted by scripts/fit_training_engines.py on the step
 times of A100 at 400 W, H100 at 500 and 700 W and B200 (llm-foundry, vTrain, torchtitan, NeMo, SimuMax). A family
 without training runs keeps the ``sustained`` of its calibration."""

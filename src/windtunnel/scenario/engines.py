@@ -81,8 +81,6 @@ class TrainEngine(_Profile):
     attention (torchtitan)."""
     recompute_stops: bool = False
     """Full recomputation of a layer stops where all is there that its backward pass reads: without its last product."""
-    context_balanced: bool = True
-    """Context-parallel ranks hold pieces of equal causal work; else contiguous ones, of which the last has most."""
     expert_tp: Literal["tp", "one"] = "tp"
     """Tensor-parallel ranks inside an expert when the plan does not say."""
     expert_dispatch: Literal["copies", "once"] = "copies"
