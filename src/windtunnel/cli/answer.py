@@ -195,14 +195,14 @@ def answer(name: str, options: Options, wanted: Wanted) -> int:
         if suggestions is not None:
             fields["suggestions"] = [s.to_dict() for s in suggestions]
         if wanted.explain:
-            fields["operators"] = _rows(result, options)
+            fields["operators"] = operators(result, options)
         print_json(fields, result.warnings)
     else:
         from windtunnel.report.text import render
 
         print_report(render(result, suggestions))
         if wanted.explain:
-            print_report("", *_trees(result, options), width=_explain_width())
+            print_report("", *trees(result, options), width=explain_width())
     return 0 if result.feasible else 3
 
 
@@ -237,31 +237,35 @@ def _evaluations(result: Any) -> dict[str, Any]:
     return dict(result.tree) if isinstance(result.tree, Mapping) else {"step": result.tree}
 
 
-def _cluster(options: Options) -> Any:
+def cluster_of(options: Options) -> Any:
+    """The cluster that a request names."""
     from windtunnel.hardware import parse_cluster
 
     return parse_cluster(options.on, dict(options.set))
 
 
-def _rows(result: Any, options: Options) -> Any:
+def operators(result: Any, options: Options) -> Any:
+    """The operators of a result as JSON, by phase where it has several."""
     from dataclasses import asdict
 
     from windtunnel.report.operators import operator_rows
 
-    cluster = _cluster(options)
+    cluster = cluster_of(options)
     found = {name: [asdict(row) for row in operator_rows(tree, cluster)] for name, tree in _evaluations(result).items()}
     return found["step"] if list(found) == ["step"] else found
 
 
-def _trees(result: Any, options: Options) -> list[str]:
+def trees(result: Any, options: Options) -> list[str]:
+    """The operator trees of a result as text."""
     from windtunnel.report import explain
 
-    cluster = _cluster(options)
-    trees = _evaluations(result)
-    return [explain(t, cluster, title="" if len(trees) == 1 else name) + "\n" for name, t in trees.items()]
+    cluster = cluster_of(options)
+    found = _evaluations(result)
+    return [explain(t, cluster, title="" if len(found) == 1 else name) + "\n" for name, t in found.items()]
 
 
-def _explain_width() -> int:
+def explain_width() -> int:
+    """Columns of a tree."""
     from windtunnel.report.explanation import WIDTH
 
     return WIDTH

@@ -16,6 +16,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "infer": ("answer", "The same for a batch of prompts on a serving engine."),
     "simulate": ("answer", "Requests over time on a service: latencies, goodput, cost and what holds it back."),
     "run": ("answer", "Answer a scenario file, as --save-scenario writes it."),
+    "explain": (
+        "explain",
+        "What a step is made of, operator by operator; --against sets a profiler's trace beside it.",
+    ),
     "compare": ("compare", "Say, operator by operator, why two scenario files differ."),
     "validate": ("validate", "The errors against every measured run that is at hand."),
     "models": ("catalogue", "The models that can be named, or one of them."),
