@@ -64,18 +64,16 @@ def style_of(plan: TrainPlan, engine: TrainEngine, domain: int = 1) -> Style:
     )
 
 
-def _shortened(batch: Batch, cp: Value, balanced: bool) -> Batch:
-    """The tokens and pairs of one of cp ranks (balanced halves, or else the last, with most pairs); each still reads
-    all keys."""
+def _shortened(batch: Batch, cp: Value) -> Batch:
+    """The tokens and pairs of one of cp ranks (balanced halves); each still reads all keys."""
     share = 1 / cp
-    pairs = share if balanced else share * (2 - share)
     return replace(
         batch,
         tokens=batch.tokens * share,
         sequences=batch.sequences * share,
         prefill_tokens=batch.prefill_tokens * share,
-        prefill_pairs=batch.prefill_pairs * pairs,
-        windows={w: (p * pairs, c, d) for w, (p, c, d) in batch.windows.items()},
+        prefill_pairs=batch.prefill_pairs * share,
+        windows={w: (p * share, c, d) for w, (p, c, d) in batch.windows.items()},
     )
 
 
@@ -83,8 +81,7 @@ def training_step(
     network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule, domain: int = 1
 ) -> Step:
     """The tree of one optimizer step of ``plan`` (layout.pp a plain integer; other sizes may be arrays)."""
-    whole = training(plan.micro_batch, plan.seq, plan.document_tokens, network.views)
-    batch = _shortened(whole, plan.layout.cp, engine.context_balanced)
+    batch = _shortened(training(plan.micro_batch, plan.seq, plan.document_tokens, network.views), plan.layout.cp)
     builder = _Builder(network, plan, engine, style_of(plan, engine, domain), batch, schedule.overlaps)
     built = [builder.stage(layers) for layers in deal(network, int(plan.layout.pp))]
     tree = Pipeline(tuple(stage for stage, _ in built), plan.micro_batches, schedule, plan.virtual_stages, "step")
