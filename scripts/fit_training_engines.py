@@ -51,6 +51,7 @@ CONSTANTS = (
     Constant("power", "ampere", 0.8, 2.6),
     Constant("power", "hopper", 0.7, 2.2),
     Constant("power", "blackwell", 0.7, 2.6),
+    Constant("power", "NARROW", 0.4, 1.0),
     Constant("deepspeed", "host_s_per_layer", 0.3e-3, 2e-3),
     Constant("deepspeed", "host_s_per_step", 1e-3, 0.2),
     Constant("megatron", "interference", 0.02, 0.9),
@@ -68,6 +69,8 @@ SCALE = 0.06
 
 
 def current(c: Constant) -> float:
+    if c.key == "NARROW":
+        return sustained.NARROW
     if c.where == "power":
         return sustained.WATT_PER_TFLOPS[c.key]
     return float(getattr(engines.load_engine(c.where, "train"), c.key))
@@ -76,7 +79,9 @@ def current(c: Constant) -> float:
 def put(values: Sequence[float]) -> None:
     """Make the constants hold in this process."""
     for c, value in zip(CONSTANTS, values, strict=True):
-        if c.where == "power":
+        if c.key == "NARROW":
+            sustained.NARROW = value
+        elif c.where == "power":
             for family in SHARED.get(c.key, (c.key,)):
                 sustained.WATT_PER_TFLOPS[family] = value
         else:
@@ -230,6 +235,7 @@ def save(c: Constant, value: float) -> None:
         text = path.read_text()
         for family in SHARED.get(c.key, (c.key,)):
             text = re.sub(rf'"{family}": [0-9.]+', f'"{family}": {value}', text)
+        text = re.sub(rf"^{c.key} = .*$", f"{c.key} = {value}", text, flags=re.M)
     else:
         path = engines.FOLDER / f"{c.where}.yaml"
         text = path.read_text()

@@ -2,8 +2,8 @@
 
 A device at its limit lowers clock and voltage together: the power of a kernel falls about with the square of its rate.
 One that keeps a share ``a`` of the unit busy draws a times ``WATT_PER_TFLOPS`` times the peak at full clock, so that
-sqrt(power / that) of its rate is left. Narrower formats do more with the same energy: their peaks are taken to draw
-the same power as the 16-bit one. Attention keeps the unit and the rest of the device busy in turn, whatever its rate.
+sqrt(power / that) of its rate is left. At its own peak a format of 8 bits draws ``NARROW`` of what the 16-bit one
+draws. Attention keeps the unit and the rest of the device busy in turn, whatever its rate.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ WATT_PER_TFLOPS = {"ampere": 1.38, "ada": 1.28, "hopper": 1.28, "blackwell": 1.7
 """Watt above idle for each dense 16-bit TFLOP/s at full clock. Fitted by scripts/fit_training_engines.py on the step
 times of A100 at 400 W, H100 at 500 and 700 W and B200 (llm-foundry, vTrain, torchtitan, NeMo, SimuMax). A family
 without training runs keeps the ``sustained`` of its calibration."""
+NARROW = 0.8
+"""Fitted with them: products of 8 and 4 bits need less than half the energy, for twice the rate."""
 ATTENTION = 0.8
 """How busy attention keeps the device: taken as large products do."""
 IN_TRAINING = ("flash1",)
@@ -36,6 +38,11 @@ def slowed(accelerator: Accelerator, busy: float) -> float | None:
     return min(1.0, sqrt(power / (demand * busy * float(peak) / 1e12)))
 
 
+def _energy(name: str) -> float:
+    """Power at the peak of a number format over that of 16 bits."""
+    return NARROW if name.startswith(("fp8", "fp4", "int8")) else 1.0
+
+
 def at_power(calibration: Calibration, accelerator: Accelerator) -> Calibration:
     """The constants with every kernel of the matrix unit as fast as power allows (plain figures only)."""
     if slowed(accelerator, 1.0) is None:
@@ -43,7 +50,9 @@ def at_power(calibration: Calibration, accelerator: Accelerator) -> Calibration:
 
     def held(table: dict[str, E], busy: float | None = None) -> dict[str, E]:
         return {
-            k: e if k in IN_TRAINING else e.model_copy(update={"sustained": slowed(accelerator, busy or e.compute)})
+            k: e
+            if k in IN_TRAINING
+            else e.model_copy(update={"sustained": slowed(accelerator, busy or e.compute * _energy(k))})
             for k, e in table.items()
         }
 

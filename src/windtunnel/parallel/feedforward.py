@@ -85,9 +85,10 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
     up = grouped_gemm("moe.up", rows, ups * size, hidden, **common)
     act = activation("moe.act", rows, size, e.gated, style)
     down = grouped_gemm("moe.down", rows, hidden, size, **common)
+    copies = _copies(moe.top_k, style)
     if sharded:
         gathered = where(layout.ep > 1, rows, rows / moe.top_k)
-        sent = style.act * own * hidden * _copies(moe.top_k, style)
+        sent = style.act * own * hidden * copies
         dispatch = [_exchange("ep.dispatch", sent, layout.ep_group)]
         dispatch.append(_over_etp("all_gather", "reduce_scatter", style.act * gathered * hidden, style))
         combine = [_over_etp("reduce_scatter", "all_gather", style.act * gathered * hidden, style)]
@@ -96,8 +97,8 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
         spread = layout.ep * layout.etp / layout.tp
         ranks = where(spread > 1, layout.ep * maximum(layout.etp / layout.tp, 1), 1)
         group = Group(ranks, minimum(layout.etp, layout.tp))
-        dispatch = [_exchange("ep.dispatch", style.act * rows * hidden, group)]
-        combine = [_exchange("ep.combine", style.act * rows * hidden, group)]
+        sent = style.act * rows / moe.top_k * hidden * copies
+        dispatch, combine = [_exchange("ep.dispatch", sent, group)], [_exchange("ep.combine", sent, group)]
     routed = seq(router, permute, *dispatch, up, act, down, *combine, unpermute, name="routed")
     shared: Node | None = None
     if moe.shared is not None:
@@ -108,12 +109,12 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
 
 
 def _copies(top_k: int, style: Style) -> Value:
-    """How often a token is sent: to each of its experts, or once to each place (of those that choose uniformly)."""
+    """How often a token is sent: to each of its experts, or over networks once to each domain that has some of them
+    (of experts that are chosen uniformly)."""
     if not style.expert_once:
         return top_k
-    ep, tp = style.layout.ep, style.layout.tp
-    places = where(ep * tp > style.domain, ep * tp / style.domain, ep)
-    return places * (1.0 - (1.0 - 1.0 / maximum(places, 1.0)) ** top_k)
+    domains = maximum(style.layout.ep * style.layout.tp / style.domain, 1.0)
+    return where(domains > 1.0, domains * (1.0 - (1.0 - 1.0 / domains) ** top_k), top_k)
 
 
 def _exchange(name: str, size: Value, group: Group) -> Op | None:

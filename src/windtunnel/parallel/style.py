@@ -17,8 +17,8 @@ class Style:
     ``context``: how attention is spread over cp: blocks of keys passed round (ring, arXiv 2310.01889) or heads
     exchanged (ulysses, arXiv 2309.14509). ``overlap_tp``: tensor-parallel collectives are cut into pieces that run
     beside the GEMM that makes or needs them; ``overlap_backward``: those of the backward pass run beside the gradient
-    kernels of the layer they belong to. ``expert_once``: a token travels once to each rank with experts that it visits,
-    over networks once to each ``domain`` of ranks joined faster.
+    kernels of the layer they belong to. ``expert_once``: over networks a token travels once to each ``domain`` of ranks
+    joined faster.
     """
 
     layout: Layout = field(default_factory=Layout)

@@ -84,8 +84,8 @@ class TrainEngine(_Profile):
     expert_tp: Literal["tp", "one"] = "tp"
     """Tensor-parallel ranks inside an expert when the plan does not say."""
     expert_dispatch: Literal["copies", "once"] = "copies"
-    """Tokens travel to experts in a copy for each expert, or once to each rank, or each fast domain, that has some of
-    them (DeepEP, HybridEP)."""
+    """Tokens travel to experts in a copy for each expert, or over networks once to each node that has some of them
+    (DeepEP, HybridEP)."""
     expert_passes: float = Field(1, ge=1)
     """Times that the permutation of tokens for experts, and its undoing, move what one pass moves (probabilities,
     padding, index arithmetic and masks in kernels of their own)."""
