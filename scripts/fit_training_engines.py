@@ -39,7 +39,7 @@ from windtunnel.validation.table import Row
 
 @dataclass(frozen=True)
 class Constant:
-    """``where``: an engine profile, or ``power`` with a family. ``step``: relative change for slopes."""
+    """``where``: an engine profile, or one of ``TABLES`` with a family of devices."""
 
     where: str
     key: str
@@ -51,7 +51,8 @@ CONSTANTS = (
     Constant("power", "ampere", 0.8, 2.6),
     Constant("power", "hopper", 0.7, 2.2),
     Constant("power", "blackwell", 0.7, 2.6),
-    Constant("power", "NARROW", 0.4, 1.0),
+    Constant("narrow", "hopper", 0.4, 1.0),
+    Constant("narrow", "blackwell", 0.4, 1.0),
     Constant("deepspeed", "host_s_per_layer", 0.3e-3, 2e-3),
     Constant("deepspeed", "host_s_per_step", 1e-3, 0.2),
     Constant("megatron", "interference", 0.02, 0.9),
@@ -60,6 +61,7 @@ CONSTANTS = (
 )
 """Left as they are, because no set tells them apart: interference of FSDP and DeepSpeed, host time of Megatron-LM and
 of FSDP, the backward pass's share of it."""
+TABLES = {"power": sustained.WATT_PER_TFLOPS, "narrow": sustained.NARROW}
 SHARED = {"hopper": ("hopper", "ada")}
 """One process, one constant."""
 LEFT_OUT = ("maxtext",)
@@ -69,21 +71,17 @@ SCALE = 0.06
 
 
 def current(c: Constant) -> float:
-    if c.key == "NARROW":
-        return sustained.NARROW
-    if c.where == "power":
-        return sustained.WATT_PER_TFLOPS[c.key]
+    if c.where in TABLES:
+        return TABLES[c.where][c.key]
     return float(getattr(engines.load_engine(c.where, "train"), c.key))
 
 
 def put(values: Sequence[float]) -> None:
     """Make the constants hold in this process."""
     for c, value in zip(CONSTANTS, values, strict=True):
-        if c.key == "NARROW":
-            sustained.NARROW = value
-        elif c.where == "power":
+        if c.where in TABLES:
             for family in SHARED.get(c.key, (c.key,)):
-                sustained.WATT_PER_TFLOPS[family] = value
+                TABLES[c.where][family] = value
         else:
             engines._raw(c.where)[c.key] = value
     engines.load_engine.cache_clear()
@@ -185,7 +183,9 @@ def main() -> None:
                 jacobian[:, i] = (there - e) / (moved[i] - x[i])
             step, scale = solve(jacobian, e, fitted, x), 1.0
             while scale > 0.05:
-                tried = np.clip(x + scale * step, np.log([c.low for c in CONSTANTS]), np.log([c.high for c in CONSTANTS]))
+                tried = np.clip(
+                    x + scale * step, np.log([c.low for c in CONSTANTS]), np.log([c.high for c in CONSTANTS])
+                )
                 there = np.array([f[0] for f in ask(np.exp(tried)) if f is not None])
                 if loss(there) < loss(e):
                     break
@@ -230,12 +230,12 @@ def _flat(
 
 def save(c: Constant, value: float) -> None:
     """Write the constant where it stands."""
-    if c.where == "power":
+    if c.where in TABLES:
         path = Path(sustained.__file__)
+        name = {"power": "WATT_PER_TFLOPS", "narrow": "NARROW"}[c.where]
         text = path.read_text()
         for family in SHARED.get(c.key, (c.key,)):
-            text = re.sub(rf'"{family}": [0-9.]+', f'"{family}": {value}', text)
-        text = re.sub(rf"^{c.key} = .*$", f"{c.key} = {value}", text, flags=re.M)
+            text = re.sub(rf'^({name} = .*"{family}": )[0-9.]+', rf"\g<1>{value}", text, flags=re.M)
     else:
         path = engines.FOLDER / f"{c.where}.yaml"
         text = path.read_text()

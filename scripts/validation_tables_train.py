@@ -22,6 +22,7 @@ from windtunnel.scenario.files import write_file
 OUT = Path(windtunnel.__file__).parent / "validation" / "data"
 FIRST = ("label", "group", "source", "command", "remark", "config")
 GB, GIB = 1e9, 2**30
+TUNING = "41 stages are printed, 1 is taken; micro-batch, rank, targets and lengths are not stated"
 SQUAD = 256
 """Tokens of a document where NeMo's fine-tuning recipes pack SQuAD (about 180 to 300 with its question)."""
 NEMO_DEVICES = {
@@ -248,8 +249,9 @@ def nemo_launcher(data: Path) -> Iterator[Row]:
             batch * seq / (float(r["tokens_per_sec_per_gpu"]) * gpus),
             remark="; ".join(remarks),
             config=config, model=model, on=f"{gpus}xh100-sxm", engine="nemo", precision="fp8", tp=int(r["tp"]),
-            pp=pp, virtual_stages=layers[r["model"]] // pp if pp > 1 else None, cp=whole(r["cp"]), micro_batch=int(r["mbs"]), global_batch=batch, seq=seq, finetune=tuned,
-            packed_lengths=SQUAD if mode else None,
+            pp=pp, virtual_stages=layers[r["model"]] // pp if pp > 1 else None, cp=whole(r["cp"]),
+            micro_batch=int(r["mbs"]), global_batch=batch, seq=seq,
+            finetune=tuned, packed_lengths=SQUAD if mode else None,
         )  # fmt: skip
 
 
@@ -279,7 +281,7 @@ def dgxc(data: Path) -> Iterator[Row]:
             f"dgxc/{model}{kind}",
             f"dgxc-benchmarking@{r['commit']} {r['file']}",
             float(r["step_time_s"]),
-            remark="41 stages are printed, 1 is taken; micro-batch, rank, targets and lengths are not stated" if tuning else "",
+            remark=TUNING if tuning else "",
             model=model, on=f"{r['n_gpus']}x{device}", engine="nemo", precision=precision, **degrees,
             virtual_stages=whole(r["vp"]), micro_batch=whole(r["microbatch"]) or 1,
             global_batch=whole(r["global_batch"]), seq=whole(r["seq_len"]),

@@ -16,11 +16,11 @@ from windtunnel.hardware.machine import Accelerator
 
 E = TypeVar("E", Gemm, Attention, Scan)
 
-WATT_PER_TFLOPS = {"ampere": 1.38, "ada": 1.28, "hopper": 1.28, "blackwell": 1.71}
+WATT_PER_TFLOPS = {"ampere": 1.4, "ada": 1.43, "hopper": 1.43, "blackwell": 1.71}
 """Watt above idle for each dense 16-bit TFLOP/s at full clock. Fitted by scripts/fit_training_engines.py on the step
 times of A100 at 400 W, H100 at 500 and 700 W and B200 (llm-foundry, vTrain, torchtitan, NeMo, SimuMax). A family
 without training runs keeps the ``sustained`` of its calibration."""
-NARROW = 0.8
+NARROW = {"ampere": 0.8, "ada": 0.8, "hopper": 0.8, "blackwell": 0.5}
 """Fitted with them: products of 8 and 4 bits need less than half the energy, for twice the rate."""
 ATTENTION = 0.8
 """How busy attention keeps the device: taken as large products do."""
@@ -38,21 +38,20 @@ def slowed(accelerator: Accelerator, busy: float) -> float | None:
     return min(1.0, sqrt(power / (demand * busy * float(peak) / 1e12)))
 
 
-def _energy(name: str) -> float:
-    """Power at the peak of a number format over that of 16 bits."""
-    return NARROW if name.startswith(("fp8", "fp4", "int8")) else 1.0
-
-
 def at_power(calibration: Calibration, accelerator: Accelerator) -> Calibration:
     """The constants with every kernel of the matrix unit as fast as power allows (plain figures only)."""
     if slowed(accelerator, 1.0) is None:
         return calibration
 
+    def energy(name: str) -> float:
+        """Power at the peak of a number format over that of 16 bits."""
+        return NARROW[accelerator.family] if name.startswith(("fp8", "fp4", "int8")) else 1.0
+
     def held(table: dict[str, E], busy: float | None = None) -> dict[str, E]:
         return {
             k: e
             if k in IN_TRAINING
-            else e.model_copy(update={"sustained": slowed(accelerator, busy or e.compute * _energy(k))})
+            else e.model_copy(update={"sustained": slowed(accelerator, busy or e.compute * energy(k))})
             for k, e in table.items()
         }
 

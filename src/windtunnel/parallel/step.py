@@ -77,9 +77,7 @@ def _shortened(batch: Batch, cp: Value) -> Batch:
     )
 
 
-def training_step(
-    network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule, domain: int = 1
-) -> Step:
+def training_step(network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule, domain: int = 1) -> Step:
     """The tree of one optimizer step of ``plan`` (layout.pp a plain integer; other sizes may be arrays)."""
     batch = _shortened(training(plan.micro_batch, plan.seq, plan.document_tokens, network.views), plan.layout.cp)
     builder = _Builder(network, plan, engine, style_of(plan, engine, domain), batch, schedule.overlaps)
@@ -240,4 +238,3 @@ class _Builder:
             logits = batch.sequences * self.network.vocab_size / plan.layout.tp
         saved = saved + held("saved", [(p, 1) for p in edges])
         return Held(layers, dense, expert, frozen, saved, transient, logits, outside)
-
