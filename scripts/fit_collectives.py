@@ -3,9 +3,10 @@
     python scripts/fit_collectives.py --data DIR [--write]
 
 DIR holds the measured data: folders k1_aiconfigurator, k2_vidur, t5_vtrain, s3_apex_plus, h1_hardware and
-s9_amd_sglang_deepep. The model fitted is the package's own price_collective. A fifth of each data set is held out of
-the fits and its errors are printed. Residuals are ln(predicted/measured) under a soft L1 loss; each (data set, device,
-kind, group size) weighs the same, however many rows it has. Needs scipy and pandas, a minute and one core.
+s9_amd_sglang_deepep. The model fitted is the package's own price_collective. A fifth of each data set, in blocks of
+sizes, is held out of the fits and its errors are printed. Residuals are ln(predicted/measured) under a soft L1 loss;
+each (data set, device, kind, group size) weighs the same, however many rows it has. Needs scipy and pandas, a minute
+and one core.
 """
 
 from __future__ import annotations
@@ -295,20 +296,39 @@ def fit_all(data: Sequence[DataSet]) -> dict[str, CollectiveConstants]:
     return result
 
 
-def report(data: Sequence[DataSet], found: dict[str, CollectiveConstants]) -> None:
-    heads = f"{'rows':>5}{'median':>8}{'p90':>7}{'held out':>10}{'median':>8}{'p90':>7}{'bias':>7}"
-    print(f"\n{'data set':44}{'device':11}{'kind':16}" + heads)
+@dataclass(frozen=True)
+class Judged:
+    """A data set's collectives of one kind: predicted over measured seconds of its rows, and which were held out."""
+
+    data: DataSet
+    kind: str
+    measured: np.ndarray
+    ratio: np.ndarray
+    out: np.ndarray
+
+
+def judged(data: Sequence[DataSet], found: dict[str, CollectiveConstants]) -> list[Judged]:
+    """Every data set against the constants that its device has."""
+    result = []
     for d in data:
         family = "hopper" if d.levels[0].name == "nvlink" and d.device[0] == "h" else "generic"
         c = found["ampere" if d.device.startswith("a100") else "l40s" if d.device == "l40s" else family]
-        out = held_out(d)
-        ratio = predict(c, d, d.rows) / d.rows.seconds.to_numpy()
-        error = np.abs(ratio - 1)
+        out, seconds = held_out(d), d.rows.seconds.to_numpy()
+        ratio = predict(c, d, d.rows) / seconds
         for kind in d.rows.kind.unique():
             at = (d.rows.kind == kind).to_numpy()
-            line = f"{d.name:44}{d.device:11}{kind:16}{at.sum():5}{_percent(error[at])}"
-            held = f"{(at & out).sum():10}{_percent(error[at & out])}" if d.fit else f"{'not fitted':>12}{'':13}"
-            print(line + held + f"{100 * (np.median(ratio[at]) - 1):+7.1f}")
+            result.append(Judged(d, kind, seconds[at], ratio[at], out[at]))
+    return result
+
+
+def report(each: Sequence[Judged]) -> None:
+    heads = f"{'rows':>5}{'median':>8}{'p90':>7}{'held out':>10}{'median':>8}{'p90':>7}{'bias':>7}"
+    print(f"\n{'data set':44}{'device':11}{'kind':16}" + heads)
+    for j in each:
+        d, error = j.data, np.abs(j.ratio - 1)
+        line = f"{d.name:44}{d.device:11}{j.kind:16}{len(error):5}{_percent(error)}"
+        held = f"{j.out.sum():10}{_percent(error[j.out])}" if d.fit else f"{'not fitted':>12}{'':13}"
+        print(line + held + f"{100 * (np.median(j.ratio) - 1):+7.1f}")
 
 
 def _percent(e: np.ndarray) -> str:
@@ -372,23 +392,30 @@ SOURCES = {
 }
 
 
+def fit_and_judge(folder: Path, *, keep: bool = False) -> tuple[dict[str, CollectiveConstants], list[Judged]]:
+    """The constants by family, and how they do; ``keep``: written to the YAML file."""
+    data = [
+        *aiconfigurator(folder / "k1_aiconfigurator"),
+        *vidur(folder / "k2_vidur"),
+        *apex(folder / "s3_apex_plus"),
+        *others(folder),
+    ]
+    found = fit_all(data)
+    for name, c in found.items():
+        print(f"{name}: {c.points} points, held out {100 * c.median_error:.1f} / {100 * c.p90_error:.1f} %")
+    each = judged(data, found)
+    report(each)
+    if keep:
+        write(found)
+    return found, each
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of measured data")
     parser.add_argument("--write", action="store_true", help=f"write {TARGET.name}")
     options = parser.parse_args()
-    data = [
-        *aiconfigurator(options.data / "k1_aiconfigurator"),
-        *vidur(options.data / "k2_vidur"),
-        *apex(options.data / "s3_apex_plus"),
-        *others(options.data),
-    ]
-    found = fit_all(data)
-    for name, c in found.items():
-        print(f"{name}: {c.points} points, held out {100 * c.median_error:.1f} / {100 * c.p90_error:.1f} %")
-    report(data, found)
-    if options.write:
-        write(found)
+    fit_and_judge(options.data, keep=options.write)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Measured kernels as tables with one set of columns, by source: see ``fit_kernels.py``.
 
-Every table has ``seconds`` and ``group`` (rows of one group are held out together), and by family: ``m n k`` for
+Every table has ``seconds`` and ``group`` (rows of one group are held out together: a model where the source names some,
+else a shape; ``attrs["held"]`` says which), and by family: ``m n k`` for
 products; ``rows local n k`` or ``rows local hidden inter ups`` for experts; ``tokens pairs context sequences heads
 kv_heads head_dim v_head_dim latent`` for attention; ``bytes cold`` for streams.
 """
@@ -19,6 +20,12 @@ def together(*columns: pd.Series | np.ndarray) -> list[tuple[float, ...]]:
     return list(zip(*columns, strict=True))
 
 
+def held(rows: pd.DataFrame, what: str) -> pd.DataFrame:
+    """``rows``, with what their groups are."""
+    rows.attrs["held"] = what
+    return rows
+
+
 # --- products -------------------------------------------------------------------------------------------------------
 
 
@@ -29,27 +36,28 @@ def k1_gemm(data: Path, name: str, dtype: str, version: str = "") -> pd.DataFram
         # Small weights of the back-to-back runs stay in its 96 MB cache, which they will not in a model.
         weight = {"bfloat16": 2.0, "int4_wo": 0.5}.get(dtype, 1.0) * d.n * d.k
         d = d[(weight > 24e6) | (d.m >= 512)]
-    return d.assign(seconds=d.latency_ms * 1e-3, group=together(d.n, d.k))
+    return held(d.assign(seconds=d.latency_ms * 1e-3, group=together(d.n, d.k)), "weight shapes (n, k)")
 
 
 def k3_gemm(data: Path) -> pd.DataFrame:
     """MI210. Timed call by call, so only rows in which PyTorch's own launch does not matter."""
     d = pd.read_csv(data / "k3_llmcompass/operators_a100_mi210.csv")
     d = d[(d.op == "matmul_fp16") & (d.gpu == "MI210") & (d.latency_ms > 0.1)]
-    return d.assign(m=d.m_or_rows, n=d.n_or_cols, seconds=d.latency_ms * 1e-3, group=d.m_or_rows * d.k)
+    rows = d.assign(m=d.m_or_rows, n=d.n_or_cols, seconds=d.latency_ms * 1e-3, group=d.m_or_rows * d.k)
+    return held(rows, "sizes")
 
 
 def k4_gemm(data: Path) -> pd.DataFrame:
     d = pd.read_csv(data / "k4_infersim_h20_h800/gemm.csv")
-    return d.assign(seconds=d.latency_us * 1e-6, group=together(d.n, d.k))
+    return held(d.assign(seconds=d.latency_us * 1e-6, group=together(d.n, d.k)), "weight shapes (n, k)")
 
 
 def k6_gemm(data: Path, tag: str) -> pd.DataFrame:
-    """Four weight shapes only, so rows are held out by tokens."""
+    """One model's four layers."""
     d = pd.read_csv(data / f"k6_llmservingsim_kernels/{tag}_Llama-3.1-8B_tp1_dense.csv")
     d = d[d.layer.isin(LLAMA_8B)]
     n, k = (np.array([LLAMA_8B[layer][i] for layer in d.layer], float) for i in (0, 1))
-    return d.assign(m=d.tokens, n=n, k=k, seconds=d.time_us * 1e-6, group=d.tokens)
+    return held(d.assign(m=d.tokens, n=n, k=k, seconds=d.time_us * 1e-6, group=d.layer), "one layer of four")
 
 
 # --- experts --------------------------------------------------------------------------------------------------------
@@ -63,15 +71,16 @@ def k1_experts(data: Path, name: str, dtype: str, *, balanced: bool) -> pd.DataF
     """
     d = pd.read_csv(data / f"k1_aiconfigurator/moe_{name}.csv")
     d = d[(d.moe_dtype == dtype) & (d.moe_ep_size == 1) & ((d.distribution == "balanced") | (not balanced))]
-    return d.assign(
+    d = d.assign(
         rows=1.0 * d.num_tokens * d.topk,
         local=1.0 * d.num_experts,
         hidden=1.0 * d.hidden_size,
         inter=1.0 * d.inter_size / d.moe_tp_size,
         ups=np.where(d.kernel_source.str.contains("nongated"), 1.0, 2.0),
         seconds=d.latency_ms * 1e-3,
-        group=together(d.hidden_size, d.inter_size, d.num_experts, d.moe_tp_size),
+        group=together(d.hidden_size, d.inter_size, d.num_experts),
     )
+    return held(d, "models (hidden, expert size, experts)")
 
 
 def k4_experts(data: Path) -> pd.DataFrame:
@@ -85,7 +94,7 @@ def k4_experts(data: Path) -> pd.DataFrame:
             parts.append(pd.DataFrame({"rows": rows, "local": local, "n": n, "k": k, "seconds": d[column] * 1e-6}))
     all_ = pd.concat(parts)
     all_ = all_[all_.seconds * 3.35e12 > all_.n * all_.k * all_.local]
-    return all_.assign(group=together(all_.rows, all_.local))
+    return held(all_.assign(group=together(all_.local, all_.n, all_.k)), "weight shapes (experts, n, k)")
 
 
 # --- attention ------------------------------------------------------------------------------------------------------
@@ -101,7 +110,7 @@ def k1_attention(data: Path, name: str, what: str, dtype: str = "bfloat16", kv: 
         d = d[d.isl > 1]  # one token after nothing is no prompt
     kv_heads = d.num_key_value_heads.where(d.num_key_value_heads > 0, d.num_heads)
     s = d.isl if what == "context" else d.step + 1
-    return d.assign(
+    d = d.assign(
         tokens=d.batch_size * d.isl,
         pairs=d.batch_size * s * (s + 1) / 2,
         context=d.batch_size * s,
@@ -111,8 +120,9 @@ def k1_attention(data: Path, name: str, what: str, dtype: str = "bfloat16", kv: 
         v_head_dim=d.head_dim,
         latent=2 * d.head_dim,
         seconds=d.latency_ms * 1e-3,
-        group=together(d.num_heads, kv_heads, s),
+        group=together(d.num_heads, kv_heads, d.head_dim),
     )
+    return held(d, "(heads, KV heads, head size)")
 
 
 def k4_decode(data: Path) -> pd.DataFrame:
@@ -128,7 +138,8 @@ def k4_decode(data: Path) -> pd.DataFrame:
         parts.append(d.assign(heads=tag[0], seconds=d.latency_us * 1e-6)[d.kv_dtype == "bf16"])
     rows = pd.concat(parts).dropna(subset=["batch_size", "kv_len", "seconds"])
     context = rows.batch_size * rows.kv_len
-    return rows.assign(sequences=rows.batch_size, context=context, group=together(rows.heads, rows.kv_len))
+    shape = together(rows.heads, rows.kv_heads, rows.head_dim)
+    return held(rows.assign(sequences=rows.batch_size, context=context, group=shape), "(heads, KV heads, head size)")
 
 
 def k5_attention(data: Path, name: str, heads: int, kv_heads: int, *, prefill: bool) -> pd.DataFrame:
@@ -148,7 +159,9 @@ def k5_attention(data: Path, name: str, heads: int, kv_heads: int, *, prefill: b
     else:
         d = d.assign(context=d.sequences * (past + 1), seconds=d.attn_decode_ms * 1e-3)
         d = d[~d.is_prefill & (d.seconds > 0)]
-    return d.assign(group=together(d.heads, d.context))
+    if d.heads.nunique() > 1:
+        return held(d.assign(group=d.heads), "tensor-parallel sizes")
+    return held(d.assign(group=together(d.sequences, d.context)), "sizes")
 
 
 def k6_attention(data: Path, tag: str, *, prefill: bool) -> pd.DataFrame:
@@ -159,17 +172,21 @@ def k6_attention(data: Path, tag: str, *, prefill: bool) -> pd.DataFrame:
         d = d[d.n_decode == 0]
         chunk = 1.0 * d.prefill_chunk
         d = d.assign(tokens=chunk, pairs=chunk * (d.kv_prefill + (chunk + 1) / 2), context=d.kv_prefill + chunk)
-        return d.assign(sequences=1.0, group=together(d.tokens, d.context))
+        return held(d.assign(sequences=1.0, group=together(d.tokens, d.context)), "sizes")
     d = d[(d.prefill_chunk == 0) & (d.n_decode > 0)]
     context = 1.0 * d.n_decode * d.kv_decode
-    return d.assign(sequences=1.0 * d.n_decode, context=context, group=together(d.n_decode, d.kv_decode))
+    group = together(d.n_decode, d.kv_decode)
+    return held(d.assign(sequences=1.0 * d.n_decode, context=context, group=group), "sizes")
 
 
 # --- streams --------------------------------------------------------------------------------------------------------
 
 
-def stream(size: pd.Series, seconds: pd.Series, group: pd.Series, cold: pd.Series | float = 0.0) -> pd.DataFrame:
-    return pd.DataFrame({"bytes": 1.0 * size, "cold": cold, "seconds": seconds, "group": group}).dropna()
+def stream(
+    size: pd.Series, seconds: pd.Series, group: pd.Series, cold: pd.Series | float = 0.0, what: str = "sizes"
+) -> pd.DataFrame:
+    rows = pd.DataFrame({"bytes": 1.0 * size, "cold": cold, "seconds": seconds, "group": group}).dropna()
+    return held(rows, what)
 
 
 def k2_stream(data: Path, gpu: str, kind: str) -> pd.DataFrame:
@@ -180,7 +197,7 @@ def k2_stream(data: Path, gpu: str, kind: str) -> pd.DataFrame:
         "elementwise": ("add_ms", 6 * t * h),
         "rope": ("attn_rope_ms", 4 * t * (d.n_head + d.n_kv_head) / tp * (d.n_embd / d.n_head)),
     }[kind]
-    rows = stream(size, d[column] * 1e-3, t)
+    rows = stream(size, d[column] * 1e-3, d.model, what="models")
     return rows[rows.seconds >= 4e-6]  # the clock ticks in microseconds
 
 

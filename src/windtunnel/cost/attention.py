@@ -42,10 +42,12 @@ def attention_kernel(rates: Rates, table: Mapping[str, Attention], generation: s
         hbm = rates.from_memory(op.hbm_bytes, op.cached_bytes) * hbm_s
         l2 = (op.hbm_bytes + op.cached_bytes) * l2_s
         latency = rates.launch(op, c.fixed_s)
-        seconds = latency + smooth_max(c.power, working, hbm, l2)
-        busy = {resource: products, "vector": exponentials, "hbm": hbm, "l2": l2}
+        # Training, which runs for hours, keeps no cache to write into.
+        write = 0.0 if rates.sustained else op.shape["tokens"] * op.shape["kv_bytes"] * (c.write / rates.hbm)
+        seconds = latency + write + smooth_max(c.power, working, hbm, l2)
+        busy = {resource: products, "vector": exponentials, "hbm": hbm + write, "l2": l2}
         if resource == "vector":
-            busy = {"vector": products + exponentials, "hbm": hbm, "l2": l2}
+            busy = {"vector": products + exponentials, "hbm": hbm + write, "l2": l2}
         return Price(seconds, busy, latency, rates.issue(op))
 
     return price

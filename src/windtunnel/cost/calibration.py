@@ -31,7 +31,7 @@ class _Data(BaseModel):
 
 
 class Fit(_Data):
-    """What an entry was fitted on. Errors are |predicted/measured - 1| on the fifth of the points held out."""
+    """What an entry was fitted on. Errors are |predicted/measured - 1| of models or shapes left out of the fit."""
 
     device: str
     data: str
@@ -87,6 +87,7 @@ class Attention(_Entry):
     """Fused attention over prompts. ``vector``: fraction of the vector rate that its exponentials reach, not
     overlapped with the products; ``diagonal``: masked keys computed for each query; ``queries``: of a tile; ``tile_s``:
     seconds of a wave of tiles beside its keys; ``alone``: rate of one tile while units idle over its share;
+    ``write``: times that new keys and values cross memory on their way into the cache of a serving engine;
     ``wave`` as in :class:`Gemm`.
     """
 
@@ -100,6 +101,7 @@ class Attention(_Entry):
     queries: Literal[64, 128] = 128
     tile_s: Seconds = 0.0
     alone: float = Field(2.0, ge=0.25, le=2)
+    write: float = Field(0.0, ge=0, le=4)
     power: Literal[2, 4, 8] = 2
     sustained: Fraction = 1.0
 

@@ -57,7 +57,8 @@ class Product:
     def price(self, op: Op, rates: Rates, groups: Value, imbalance: Value) -> Price:
         """``groups`` products that share the rows; the busiest place has ``imbalance`` times the mean."""
         c, shape = self.constants, op.shape
-        cached, cast = op.cached_bytes * imbalance, 0.0
+        cached = op.cached_bytes * imbalance
+        cast: Value = 0.0
         if c.cast and shape["weight"] <= self.width < shape["act"]:
             # A kernel before the product's reads its input and writes it narrower, to be read from there. (Training,
             # whose weights are wide, casts with operators of its own.)
@@ -88,7 +89,8 @@ class Product:
         above = (0, *c.up_to) if c.up_to else (0,) * len(c.tiles)
         for (tile_m, tile_n), rows_before in zip(c.tiles, above, strict=True):
             tiles = ceil(rows / tile_m) * (ceil(n / tile_n) * groups)
-            depth, added = k, 0.0
+            depth = k
+            added: Value = 0.0
             if c.split_k:
                 splits = maximum(minimum(units / maximum(tiles, 1e-9), k / c.split_k), 1.0)
                 tiles, depth, added = tiles * splits, k / splits, c.split_s * (1.0 - 1.0 / splits)

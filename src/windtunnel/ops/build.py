@@ -92,7 +92,14 @@ def attention(
         vector_flops=6.0 * pairs * heads,
         cached_bytes=act * (qo + kv),
         kernels=where(tokens > 0, 1.0, 0.0),
-        shape={"tokens": tokens, "pairs": pairs, "heads": heads, "head_dim": head_dim, "context": context},
+        shape={
+            "tokens": tokens,
+            "pairs": pairs,
+            "heads": heads,
+            "head_dim": head_dim,
+            "context": context,
+            "kv_bytes": act * kv_heads * (head_dim + v_head_dim),
+        },
         **{"saved_bytes": 4.0 * tokens * heads, **extra},
     )
 
