@@ -8,19 +8,19 @@ draws. Attention keeps the unit and the rest of the device busy in turn, whateve
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import TypeVar
 
 from windtunnel.cost.calibration import Attention, Calibration, Gemm, Scan
 from windtunnel.hardware.machine import Accelerator
+from windtunnel.ops.values import Value, maximum, minimum, sqrt
 
 E = TypeVar("E", Gemm, Attention, Scan)
 
-WATT_PER_TFLOPS = {"ampere": 1.4, "ada": 1.43, "hopper": 1.43, "blackwell": 1.71}
+WATT_PER_TFLOPS = {"ampere": 1.39, "ada": 1.42, "hopper": 1.42, "blackwell": 1.76}
 """Watt above idle for each dense 16-bit TFLOP/s at full clock. Fitted by scripts/fit_training_engines.py on the step
 times of A100 at 400 W, H100 at 500 and 700 W and B200 (llm-foundry, vTrain, torchtitan, NeMo, SimuMax). A family
 without training runs keeps the ``sustained`` of its calibration."""
-NARROW = {"ampere": 0.8, "ada": 0.8, "hopper": 0.8, "blackwell": 0.5}
+NARROW = {"ampere": 0.8, "ada": 0.805, "hopper": 0.805, "blackwell": 0.469}
 """Fitted with them: products of 8 and 4 bits need less than half the energy, for twice the rate."""
 ATTENTION = 0.8
 """How busy attention keeps the device: taken as large products do."""
@@ -28,18 +28,18 @@ IN_TRAINING = ("flash1",)
 """Kernels whose constants were found inside training runs, at the power that these had."""
 
 
-def slowed(accelerator: Accelerator, busy: float) -> float | None:
+def slowed(accelerator: Accelerator, busy: float) -> Value | None:
     """Share of its rate that power leaves to a kernel; None where nothing is known of the family."""
     demand = WATT_PER_TFLOPS.get(accelerator.family)
     peak = accelerator.peak_flops.get("bf16")
     if demand is None or peak is None:
         return None
-    power = max(float(accelerator.tdp_w) - float(accelerator.idle_w), 0.02 * float(accelerator.tdp_w))
-    return min(1.0, sqrt(power / (demand * busy * float(peak) / 1e12)))
+    power = maximum(accelerator.tdp_w - accelerator.idle_w, 0.02 * accelerator.tdp_w)
+    return minimum(sqrt(power / (demand * busy * peak / 1e12)), 1.0)
 
 
 def at_power(calibration: Calibration, accelerator: Accelerator) -> Calibration:
-    """The constants with every kernel of the matrix unit as fast as power allows (plain figures only)."""
+    """The constants with every kernel of the matrix unit as fast as power allows. Rates may be arrays."""
     if slowed(accelerator, 1.0) is None:
         return calibration
 

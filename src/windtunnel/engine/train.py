@@ -71,9 +71,8 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
     step = training_step(network, plan, scenario.engine, schedule, cluster.levels[0].domain)
     runtime = runtime_of(scenario)
     calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
-    if scenario.options.calibration is None:  # a user's own constants hold as they stand
-        calibration = at_power(calibration, cluster.accelerator)
-    evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration)
+    held = at_power if scenario.options.calibration is None else None  # a user's own constants hold as they stand
+    evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration, held)
     seconds = float(evaluation.seconds())
     exposed = plain(evaluation.exposed())
     critical = plain(evaluation.critical())
