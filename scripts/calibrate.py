@@ -78,7 +78,7 @@ def kernel_table(done: Sequence[Fitted]) -> str:
     ]
     for f in sorted(done, key=lambda f: (f.target.device, f.target.section, f.target.key)):
         t, r = f.target, f.record
-        held = t.rows.attrs.get("held", "shapes")
+        held = t.rows.held
         lines.append(
             f"| {t.device} | {t.section}.{t.key} | {t.data} | {r['points']:,} | {held} | {len(t.free)} "
             f"| {r['median']:.1%} | {r['p90']:.1%} | {f.bias:+.1%} |"

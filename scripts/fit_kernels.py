@@ -27,8 +27,8 @@ import pandas as pd
 import yaml
 from scipy.optimize import least_squares
 
-import kernel_data as tables
 from kernel_targets import NUISANCE, Target, rates, targets
+from windtunnel.calibration.published import Measured
 from windtunnel.cost import calibration
 from windtunnel.cost.calibration import FOLDER, load_calibration
 from windtunnel.cost.gemm import gemm_kernel
@@ -63,31 +63,33 @@ class Fitted:
 
 def fit(t: Target) -> Fitted:
     """The entry with the smallest robust error, and what it predicts of groups left out; prints a line."""
-    rows = t.rows if len(t.rows) <= MOST_ROWS else t.rows.sample(MOST_ROWS, random_state=1)
-    names = rows["group"].map(str)
-    order = sorted(names.unique(), key=lambda name: zlib.crc32(name.encode()))
+    rows = t.rows
+    if len(rows) > MOST_ROWS:
+        rows = rows.take(np.random.RandomState(1).choice(len(rows), MOST_ROWS, replace=False))
+    order = sorted(set(rows.group), key=lambda name: zlib.crc32(name.encode()))
     folds = min(FOLDS, len(order))
-    fold = names.map({name: i % folds for i, name in enumerate(order)}).to_numpy()
+    fold_of = {name: i % folds for i, name in enumerate(order)}
+    fold = np.array([fold_of[name] for name in rows.group])
     tried = [_least(t, rows, dict(zip(t.choices, picked, strict=True))) for picked in combinations(*t.choices.values())]
     _, entry = min(tried, key=lambda each: each[0])
     chosen = {name: getattr(entry, name) for name in t.choices}
     ratio = np.empty(len(rows))
     for i in range(folds):
-        out = fold == i
-        without = _least(t, rows[~out], chosen)[1]
-        ratio[out] = t.predict(without, rows[out]) / rows[out]["seconds"].to_numpy()
+        left, out = np.flatnonzero(fold != i), rows.take(np.flatnonzero(fold == i))
+        without = _least(t, rows.take(left), chosen)[1]
+        ratio[fold == i] = t.predict(without, out) / out.seconds
     record = _record(t.device, t.data, len(t.rows), np.abs(ratio - 1))
     bias = float(np.median(ratio - 1))
     shown = ((k, getattr(entry, k)) for k in (*t.choices, *t.free))
     constants = " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown)
     _print(t.device, f"{t.section}.{t.key}", record, bias, constants)
-    return Fitted(t, entry, record, bias, rows["seconds"].to_numpy(), ratio)
+    return Fitted(t, entry, record, bias, rows.seconds, ratio)
 
 
-def _least(t: Target, rows: pd.DataFrame, chosen: dict[str, Any]) -> tuple[float, Any]:
+def _least(t: Target, rows: Measured, chosen: dict[str, Any]) -> tuple[float, Any]:
     """(robust cost, entry) of the constants that are free, beside the ``chosen`` ones."""
     base = t.base.model_copy(update=chosen)
-    measured = rows["seconds"].to_numpy()
+    measured = rows.seconds
     # Kernels of a few microseconds are many in the tables and little of a step.
     weight = np.clip(measured / 10e-6, 0.4, 1.0)
     low, start, high = (np.array([bound[i] for bound in t.free.values()]) for i in range(3))
@@ -115,12 +117,18 @@ def _print(device: str, name: str, record: dict[str, Any], bias: float, constant
     print(f"{device:13} {name:26} {record['points']:6} {errors}  {constants}", flush=True)
 
 
+def s4_power(data: Path) -> pd.DataFrame:
+    """Runs of Llama-2-70B; at prompts of 8,192 the mean power covers mostly idle time: left out."""
+    d = pd.read_csv(data / "s4_splitwise/prompt_token_latency.csv")
+    return d[(d.average_power > 0) & (d.prompt_size < 8192)]
+
+
 def fit_power(data: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Fractions of (TDP - idle) on A100: mean power of whole runs, and the higher of prompts' and tokens' power.
 
     Utilisations are the useful work of prompts and tokens over the datasheet's rates in the measured times.
     """
-    a, d = rates("a100-80gb-sxm").accelerator, tables.s4_power(data)
+    a, d = rates("a100-80gb-sxm").accelerator, s4_power(data)
     work = 2 * 69e9 / d.tensor_parallel  # FLOPs a token, and bytes of fp16 weights
     prompt, token, run = d.prompt_time_ms * 1e-3, d.token_time_ms * 1e-3, d.e2e_time_ms * 1e-3
     peak, bandwidth = a.peak_flops["fp16"], a.hbm.bandwidth_bytes_per_s

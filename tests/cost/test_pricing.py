@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windtunnel.cost import Runtime, effective_dtype, make_pricer
+from windtunnel.cost.calibration import load_calibration
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware import RESOURCES, load_accelerator, parse_cluster, scale_resource, spread
 from windtunnel.ops import build
@@ -239,3 +240,15 @@ def test_a_device_without_a_cache_streams_everything():
     op = build.pointwise("x", "norm", reads=1e6, writes=1e6, act=2.0)
     p = make_pricer(replace(cluster, accelerator=none))(op)
     assert p.busy["hbm"] >= op.cached_bytes / none.hbm.bandwidth_bytes_per_s * (1 - 1e-9)
+
+
+def test_a_format_with_constants_of_its_own_is_priced_with_them():
+    """fp8 in blocks runs at fp8's rate, but by another kernel, and not by bf16's constants."""
+    calibration = load_calibration(load_accelerator("h100-sxm"))
+    slow = calibration.gemm["fp8_block"].model_copy(update={"compute": 0.01})
+    changed = calibration.model_copy(update={"gemm": {**calibration.gemm, "fp8_block": slow}})
+    price = make_pricer(CLUSTERS["h100-sxm"], calibration=changed)
+    blocks, plain = (
+        price(build.gemm("x", 8192, 8192, 8192, dtype=d, weight=1.0, act=1.0)).seconds for d in ("fp8_block", "fp8")
+    )
+    assert blocks > 20 * plain

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from windtunnel.engine.intervals import Band
 from windtunnel.validation import intervals
-from windtunnel.validation.intervals import fit_classes, held_out_band, quantiles
+from windtunnel.validation.intervals import cross_validated, fit_classes, held_out_band, quantiles
 from windtunnel.validation.residual import Residual
 
 KIND = {"command": "train", "engine": "fsdp", "device": "h100-sxm", "family": "hopper", "calibrated": True}
@@ -66,3 +66,32 @@ def test_quantiles_are_ordered_and_inside(values: list[float], data: st.DataObje
     assert sorted(found) == found
     assert min(values) <= found[0]
     assert found[2] <= max(values)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10_000), st.sampled_from([8, 60]))
+def test_an_interval_from_the_other_groups_covers_four_of_five_rows(seed: int, groups: int) -> None:
+    known = residuals(groups, 20, seed, between=0.05)
+    values, names = np.array([r.log_ratio for r in known]), [r.group for r in known]
+    found = cross_validated(values, names)
+    assert set(found) == set(names)
+    ends = [found[r.group] for r in known]
+    inside = sum(e is not None and e[0] <= r.measured <= e[1] for e, r in zip(ends, known, strict=True))
+    assert 0.68 <= inside / len(known) <= 0.92
+
+
+def test_a_group_does_not_speak_for_itself() -> None:
+    """However far off a group's rows are, its own interval stays where it was."""
+    known = residuals(5, 20, seed=1)
+    names = [r.group for r in known]
+    values = np.array([r.log_ratio for r in known])
+    moved = values + 3.0 * np.array([name == "s/2" for name in names])
+    before, after = (cross_validated(v, names) for v in (values, moved))
+    assert before["s/2"] == after["s/2"]
+    assert before["s/1"] != after["s/1"]
+
+
+def test_too_few_groups_have_no_interval() -> None:
+    known = residuals(2, 20, seed=1)
+    found = cross_validated(np.array([r.log_ratio for r in known]), [r.group for r in known])
+    assert found == {"s/0": None, "s/1": None}

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "What a step is made of, operator by operator; --against sets a profiler's trace beside it.",
     ),
     "compare": ("compare", "Say, operator by operator, why two scenario files differ."),
+    "calibrate": ("calibrate", "Fit constants to measured kernels, or measure this machine and fit them."),
     "validate": ("validate", "The errors against every measured run that is at hand."),
     "models": ("catalogue", "The models that can be named, or one of them."),
     "hardware": ("catalogue", "The accelerators, nodes and networks that can be named, or one of them."),

@@ -270,8 +270,8 @@ def _user_file(path: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ScenarioError(f"calibration file {path} does not hold a mapping with sections kernels, collectives")
     for name in data:
-        if name not in ("family", "parent", "kernels", "devices", "collectives"):
-            accepted = "kernels, devices, collectives"
+        if name not in ("family", "parent", "kernels", "devices", "collectives", "engine"):
+            accepted = "kernels, devices, collectives, engine"
             raise ScenarioError(f"calibration file {path}: unknown section {str(name)[:80]!r}; accepted: {accepted}")
     return data
 

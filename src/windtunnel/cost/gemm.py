@@ -164,7 +164,7 @@ def products(rates: Rates, table: Mapping[str, Gemm]) -> Callable[[Op], Product]
 
 def _entry(table: Mapping[str, Gemm], dtype: str) -> Gemm:
     """The constants of a number format: its own, else those of the next wider one that has any, else bf16's."""
-    return next((table[t] for t in WIDER.get(dtype, ()) if t in table), table["bf16"])
+    return next((table[t] for t in (dtype, *WIDER.get(dtype, ())) if t in table), table["bf16"])
 
 
 def gemm_kernel(rates: Rates, table: Mapping[str, Gemm]) -> Kernel:

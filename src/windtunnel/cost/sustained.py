@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from windtunnel.cost.calibration import Attention, Calibration, Gemm, Scan
+from windtunnel.cost.calibration import Attention, Calibration, Gemm, Scan, load_calibration
 from windtunnel.hardware.machine import Accelerator
 from windtunnel.ops.values import Value, maximum, minimum, sqrt
 
@@ -39,7 +39,10 @@ def slowed(accelerator: Accelerator, busy: float) -> Value | None:
 
 
 def at_power(calibration: Calibration, accelerator: Accelerator) -> Calibration:
-    """The constants with every kernel of the matrix unit as fast as power allows. Rates may be arrays."""
+    """The constants with every kernel of the matrix unit as fast as power allows. Rates may be arrays.
+
+    Constants of a user's own hold as they stand.
+    """
     if slowed(accelerator, 1.0) is None:
         return calibration
 
@@ -47,19 +50,21 @@ def at_power(calibration: Calibration, accelerator: Accelerator) -> Calibration:
         """Power at the peak of a number format over that of 16 bits."""
         return NARROW[accelerator.family] if name.startswith(("fp8", "fp4", "int8")) else 1.0
 
-    def held(table: dict[str, E], busy: float | None = None) -> dict[str, E]:
+    shipped = load_calibration(accelerator)
+
+    def held(table: dict[str, E], own: dict[str, E], busy: float | None = None) -> dict[str, E]:
         return {
             k: e
-            if k in IN_TRAINING
+            if k in IN_TRAINING or e != own.get(k)
             else e.model_copy(update={"sustained": slowed(accelerator, busy or e.compute * energy(k))})
             for k, e in table.items()
         }
 
     tables = {
-        "gemm": held(calibration.gemm),
-        "grouped_gemm": held(calibration.grouped_gemm),
-        "attention": held(calibration.attention, ATTENTION),
-        "attention_backward": held(calibration.attention_backward, ATTENTION),
-        "scan": held(calibration.scan),
+        "gemm": held(calibration.gemm, shipped.gemm),
+        "grouped_gemm": held(calibration.grouped_gemm, shipped.grouped_gemm),
+        "attention": held(calibration.attention, shipped.attention, ATTENTION),
+        "attention_backward": held(calibration.attention_backward, shipped.attention_backward, ATTENTION),
+        "scan": held(calibration.scan, shipped.scan),
     }
     return calibration.model_copy(update=tables)

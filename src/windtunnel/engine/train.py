@@ -71,8 +71,7 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
     step = training_step(network, plan, scenario.engine, schedule, cluster.levels[0].domain)
     runtime = runtime_of(scenario)
     calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
-    held = at_power if scenario.options.calibration is None else None  # a user's own constants hold as they stand
-    evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration, held)
+    evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration, at_power)
     seconds = float(evaluation.seconds())
     exposed = plain(evaluation.exposed())
     critical = plain(evaluation.critical())

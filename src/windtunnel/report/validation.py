@@ -12,6 +12,9 @@ from rich.text import Text
 from windtunnel.report import units
 from windtunnel.report.words import metric_name
 
+FEW = 6
+"""Metrics of a set up to which more than one row of each is named."""
+
 
 def render_validation(found: Mapping[str, Any], *, worst: int = 3) -> RenderableType:
     """The JSON object of ``validate`` as a table, with the ``worst`` rows of each metric below it."""
@@ -20,12 +23,15 @@ def render_validation(found: Mapping[str, Any], *, worst: int = 3) -> Renderable
         ("data set", "left"), ("metric", "left"), ("rows", "right"), ("median", "right"), ("p90", "right"),
         ("bias", "right"), ("in 80 %\ninterval", "right"), ("width", "right"),
     ):  # fmt: skip
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(title, justify=justify, no_wrap=title != "metric", overflow="fold")  # type: ignore[arg-type]
     for entry in found["datasets"]:
         _lines(table, entry)
     blocks: list[RenderableType] = [table]
     for entry in found["datasets"]:
         blocks += _details(entry, worst)
+    absent = next((e["note"] for e in found["datasets"] if not e["available"]), None)
+    if absent is not None:
+        blocks += [Text(""), Text(absent[:1].upper() + absent[1:])]
     return Group(*blocks)
 
 
@@ -44,6 +50,10 @@ def _lines(table: Table, entry: Mapping[str, Any]) -> None:
 
 def _details(entry: Mapping[str, Any], worst: int) -> list[RenderableType]:
     lines: list[RenderableType] = []
+    if not entry["available"]:
+        return lines
+    if len(entry["metrics"]) > FEW:
+        worst = 1
     for metric, s in entry["metrics"].items():
         for row in s["worst"][:worst]:
             why = f" ({row['remark']})" if row["remark"] else ""
@@ -57,7 +67,7 @@ def _details(entry: Mapping[str, Any], worst: int) -> list[RenderableType]:
     refused = entry["refused"]
     if refused:
         lines.append(Text(f"  {len(refused)} without an answer, such as {refused[0]['label']}: {refused[0]['why']}"))
-    if entry["left_out"] and entry["available"]:
+    if entry["left_out"]:
         lines.append(Text(f"  {entry['left_out']} rows need the data folder (--data)"))
     if entry["note"]:
         lines.append(Text(f"  {entry['note']}", style="dim"))

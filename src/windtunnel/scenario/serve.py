@@ -15,6 +15,7 @@ from windtunnel.scenario.checks import check_experts, check_positions, check_sta
 from windtunnel.scenario.engines import ServeEngine, load_engine
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import InferOptions, ServeOptions
+from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.scenario.text import shown
 
@@ -41,9 +42,10 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     network = load_network(options.model)
     check_served(network)
     cluster = parse_cluster(options.on, dict(options.set))
-    engine = load_engine(options.engine, "serve")
-    assert isinstance(engine, ServeEngine)
+    loaded = load_engine(options.engine, "serve")
+    assert isinstance(loaded, ServeEngine)
     warnings: list[str] = []
+    engine = with_own_constants(loaded, options.calibration, warnings)
     layout = serve_layout(options, network, cluster, warnings)
     name, linear, experts = with_precision(network, options)
     options = _defaults(options, network, warnings)

@@ -14,6 +14,7 @@ from windtunnel.models.network import Network
 from windtunnel.scenario.engines import ServeEngine, load_engine
 from windtunnel.scenario.fleet import Autoscale, CacheTier, EngineGroup, autoscale, cache_tiers, fleet
 from windtunnel.scenario.options import read_options
+from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.scenario.serve import check_served, serve_layout, with_precision
 from windtunnel.scenario.simulate_options import EVICTIONS, ROUTERS, SCHEDULERS, SimulateOptions
@@ -156,6 +157,7 @@ def _setup(
         own = read_options(SimulateOptions, {**asked, **group.options})
     loaded = load_engine(own.engine, "serve")
     assert isinstance(loaded, ServeEngine)
+    loaded = with_own_constants(loaded, own.calibration, warnings)
     changed = {"asynchronous": own.async_scheduling, "expert_imbalance": own.expert_imbalance}
     engine = loaded.model_copy(update={k: v for k, v in changed.items() if v is not None})
     layout = serve_layout(own.model_copy(update={"replicas": 1}), network, cluster, [])

@@ -18,6 +18,7 @@ from windtunnel.scenario.checks import check_experts, check_positions, check_sta
 from windtunnel.scenario.engines import TrainEngine, load_engine
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import SCHEDULES, TrainOptions
+from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import OPTIMIZERS, Finetune, TrainPlan
 from windtunnel.scenario.text import lengths, named_parameters, number, shown
 
@@ -45,9 +46,10 @@ def train_scenario(options: TrainOptions) -> TrainScenario:
     """
     network = load_network(options.model)
     cluster = parse_cluster(options.on, dict(options.set))
-    engine = load_engine(options.engine, "train")
-    assert isinstance(engine, TrainEngine)
+    loaded = load_engine(options.engine, "train")
+    assert isinstance(loaded, TrainEngine)
     warnings: list[str] = []
+    engine = with_own_constants(loaded, options.calibration, warnings)
     layout = train_layout(options, network, cluster, warnings, 1 if engine.expert_tp == "one" else None)
     seq = _sequence(options, network, warnings)
     global_batch = _global_batch(options, layout, warnings)

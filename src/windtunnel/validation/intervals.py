@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -28,7 +29,8 @@ from windtunnel.validation.residual import Residual
 HELD_OUT = Path(__file__).parent / "held_out.json"
 COVERAGE = 0.8
 FEWEST_ROWS, FEWEST_GROUPS = 8, 3
-STRETCHES = np.arange(0.6, 4.0, 0.02)
+STRETCHES = (0.6, 4.0)
+"""Smallest and largest factor."""
 
 Classes = dict[str, Band]
 HeldOut = dict[str, dict[str, tuple[float, float] | None]]
@@ -54,10 +56,16 @@ def quantiles(values: Array, weights: Array, at: Sequence[float]) -> list[float]
     return [float(q) for q in np.interp(np.asarray(at) * weights.sum(), mass, values[order])]
 
 
-def _ends(groups: Mapping[str, Array], stretch: float) -> tuple[float, float]:
+def _tenths(groups: Mapping[str, Array]) -> tuple[float, float, float]:
+    """The 10 %, 50 % and 90 % quantiles, a group's weight growing as the root of its rows."""
     values = np.concatenate(list(groups.values()))
     weights = np.concatenate([np.full(len(v), len(v) ** -0.5) for v in groups.values()])
     low, middle, high = quantiles(values, weights, (0.1, 0.5, 0.9))
+    return low, middle, high
+
+
+def _ends(groups: Mapping[str, Array], stretch: float) -> tuple[float, float]:
+    low, middle, high = _tenths(groups)
     return middle + stretch * (low - middle), middle + stretch * (high - middle)
 
 
@@ -67,16 +75,30 @@ def _without(groups: Mapping[str, Array], left_out: str) -> dict[str, Array]:
 
 def _stretch(groups: Mapping[str, Array]) -> float:
     """The least factor at which groups are covered by the others' interval in 80 % of their rows."""
-    ends = {name: [_ends(_without(groups, name), s) for s in (0.0, 1.0)] for name in groups}
-    rows = sum(len(v) for v in groups.values())
-    for s in STRETCHES:
-        inside = 0
-        for name, values in groups.items():
-            (middle, _), (low, high) = ends[name]
-            inside += int(((values >= middle + s * (low - middle)) & (values <= middle + s * (high - middle))).sum())
-        if inside >= COVERAGE * rows:
-            return float(s)
-    return float(STRETCHES[-1])
+    needed = []
+    for name, values in groups.items():
+        low, middle, high = _tenths(_without(groups, name))
+        reach = np.where(values < middle, middle - low, high - middle)
+        needed.append(np.abs(values - middle) / np.maximum(reach, 1e-9))
+    return float(np.clip(np.quantile(np.concatenate(needed), COVERAGE, method="inverted_cdf"), *STRETCHES))
+
+
+FOLDS = 10
+"""Into which groups are put together where there are more."""
+
+
+def cross_validated(values: Array, group: Sequence[str]) -> dict[str, tuple[float, float] | None]:
+    """By group, the factors (low, high) that the other groups' ``values``, ln(measured/predicted), give it."""
+    names = dict.fromkeys(group)
+    many = len(names) > FOLDS
+    fold = {name: str(zlib.crc32(name.encode()) % FOLDS) if many else name for name in names}
+    of_row = np.array([fold[name] for name in group])
+    parts = {name: values[of_row == name] for name in dict.fromkeys(fold.values())}
+    found: dict[str, tuple[float, float] | None] = {}
+    for name in parts:
+        rest = _without(parts, name)
+        found[name] = _rounded(_ends(rest, _stretch(rest))) if _big_enough(rest) else None
+    return {name: found[fold[name]] for name in names}
 
 
 def _big_enough(groups: Mapping[str, Array]) -> bool:

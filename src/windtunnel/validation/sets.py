@@ -1,6 +1,7 @@
 """The measured data sets: what each is and where it comes from.
 
-Each is two files in ``data``: NAME.yaml, which holds the fields of :class:`DataSet`, and NAME.csv, its table.
+Each is a file in ``data``, NAME.yaml, which holds the fields of :class:`DataSet`, and its table NAME.csv. Kernels and
+collectives have no table: the file names what reads their rows in the folder of measurements.
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ KINDS = ("kernel", "collective", "train", "serve")
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """``title``: a line; ``source``: citation; ``note``: what to know when reading its errors."""
+    """``title``: a line; ``source``: citation; ``note``: what to know when reading its errors.
+
+    ``reader`` and ``device``: what reads its rows (a key of ``calibration.published.READERS``), and of which device.
+    """
 
     name: str
     kind: str
     title: str
     source: str
     note: str = ""
+    reader: str = ""
+    device: str = ""
 
     def rows(self) -> list[Row]:
-        """The rows of its table."""
-        return read_table(FOLDER / f"{self.name}.csv")
+        """The rows of its table; none if a reader has them."""
+        return [] if self.reader else read_table(FOLDER / f"{self.name}.csv")
 
 
 @cache

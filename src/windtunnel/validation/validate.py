@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from windtunnel.calibration.published import read_published
 from windtunnel.errors import ScenarioError
 from windtunnel.validation.ask import answer_rows, cpus
+from windtunnel.validation.kernels import answer_measured
 from windtunnel.validation.residual import Answers
 from windtunnel.validation.scores import fits, scores
 from windtunnel.validation.sets import DataSet, data_folder, find
@@ -82,6 +84,11 @@ def validate(
 
 
 def _one(dataset: DataSet, folder: Path | None, workers: int, told: Told | None) -> SetResult:
+    if dataset.reader:
+        measured = None if folder is None else read_published(dataset.reader, folder, dataset.device)
+        if measured is None:
+            return SetResult(dataset, Answers(()), NO_DATA)
+        return SetResult(dataset, answer_measured(measured))
     rows = dataset.rows()
     usable = [row for row in rows if folder is not None or not row.needs_data]
     if not usable:
