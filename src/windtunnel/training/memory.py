@@ -11,7 +11,6 @@ from windtunnel.parallel.sharding import Held
 from windtunnel.scenario.engines import TrainEngine
 from windtunnel.scenario.plan import TrainPlan
 
-
 ALONE = 0.2
 """Of an engine's workspace, what is left on a single rank, which exchanges nothing: libraries' scratch space (LitGPT's
 peaks on one GPU leave room for 0.1 to 0.4 GB)."""
