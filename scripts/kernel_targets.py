@@ -249,6 +249,7 @@ def targets(data: Path) -> list[Target]:
         ("hopper", h100, "trtllm", f"{K1}, TensorRT-LLM 1.3", prompts(trt, h100, "trtllm")),
         ("hopper", h100, "flash3.fp8", f"{K1}, TensorRT-LLM 1.3", prompts(trt, h100, "trtllm", "fp8")),
         ("ada", "l40s", "flash2", f"{K1}, TensorRT-LLM 1.0", prompts("l40s_trtllm", "l40s", "flash2")),
+        ("ada", "l40s", "flash2.fp8", f"{K1}, TensorRT-LLM 1.0", prompts("l40s_trtllm", "l40s", "flash2", "fp8")),
         ("ampere", "a800", "flash2", f"{K5}, FlashInfer", attentions.k5_attention(data, *llama_7b, prefill=True)),
         ("hopper", "h800", "flash3", f"{K5}, FlashInfer", attentions.k5_attention(data, *llama_405b, prefill=True)),
         ("ada", "rtx-4090", "flash2", f"{K6}, vLLM 0.19", small_attention("rtx-4090", "RTX4090", prefill=True)),

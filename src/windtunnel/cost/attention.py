@@ -24,7 +24,7 @@ def attention_kernel(rates: Rates, table: Mapping[str, Attention], generation: s
 
     def make(name: str) -> tuple[Attention, str, Value, Value, Value, Value]:
         dtype = effective_dtype(rates.accelerator, name)
-        c = table.get(f"{kernel}.{dtype}") or table[kernel]
+        c = _of_format(table, generation, dtype) or table[kernel]
         resource, peak = rates.peak(dtype)
         compute = c.compute * (c.sustained if rates.sustained else 1.0)
         hbm_s, l2_s = 1.0 / (c.bandwidth * rates.hbm), 1.0 / (c.cache * rates.l2)
@@ -85,6 +85,16 @@ def _generation(table: Mapping[str, Attention], generation: str) -> str:
             raise unknown("attention kernel generation", generation, (*INSTEAD, *(k for k in table if "." not in k)))
         name = INSTEAD[name]
     return name
+
+
+def _of_format(table: Mapping[str, Attention], generation: str, dtype: str) -> Attention | None:
+    """The constants of a narrow format, of the generation or of the nearest that stands in for it."""
+    name: str | None = generation
+    while name is not None:
+        if f"{name}.{dtype}" in table:
+            return table[f"{name}.{dtype}"]
+        name = INSTEAD.get(name)
+    return None
 
 
 def decode_kernel(rates: Rates, table: Mapping[str, Decode], generation: str) -> Kernel:
