@@ -13,7 +13,7 @@ import csv
 import re
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import windtunnel as wt
 from windtunnel.engine.simulate import simulate_workload
 from windtunnel.scenario.options import read_options
-from windtunnel.scenario.simulate import SimulateScenario, simulate_scenario
+from windtunnel.scenario.simulate import simulate_scenario
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.simulation import SimulateResult
 from windtunnel.serving.outcome import PS
@@ -42,43 +42,28 @@ INTRODUCTION = """\
 Simulations beside the measured serving runs that were at hand: the requests of each at their own times, the engine
 as its settings are stated. It is **not a validation**: there is no held-out run in it.
 
-- The engine constants of `vllm` (host 0.5 ms a step and 6 us a sequence) were fitted by an earlier study to the first
-  set's RTX PRO 6000 run; those of `vllm@2024` (host 3 ms a step and 200 us a sequence, 15 ms a first token) to the
-  second set's runs. The 1.35 of mixed attention and the kernels of both workstation GPUs were fitted to kernel
-  measurements of the same authors, engine and machines as the first set.
-- The 30 ms a first token of `vllm` come from elsewhere (InferenceX, over HTTP). They are too many for the first set,
-  whose requests seem to enter the engine in its own process: its quickest first token comes after 36 ms.
+- The engine constants of `vllm` and `vllm@2024` were fitted by `scripts/fit_serving_engines.py` to these runs among
+  others. The 1.35 of mixed attention and the kernels of both workstation GPUs were fitted to kernel measurements of the
+  same authors, engine and machines as the first set.
 - The 2,589 cache blocks of the RTX 4090 are not stated by the run. An earlier study derived them from the memory
-  utilization in its settings; the capacity that the memory model finds by itself is shown beside them.
-- Nothing was fitted or changed for this page.
+  utilization in its settings; the capacity that the memory model finds by itself is shown beside them. What that sets
+  aside beside weights and cache was chosen by this run.
 
 What it says:
 
-- Queueing and cache pressure are right where the step time is: the RTX 4090's run, with 230 requests in the queue and
-  preemptions, is met within 3 % in every statistic shown, and within 3 points of cache use on average over time. At
-  saturation an error in step time or in cache capacity is a multiple of that in TTFT.
-- Dense bf16 models at tensor-parallel degrees 1 to 8 have steps within a few per cent, with constants fitted here.
-- fp8 steps are too short by 5 to 19 % (1 to 5 ms): an engine that quantises activations as it goes runs a kernel or
-  more before each product, which the step of a serving engine does not have yet (that of training has). About 350
-  products a step at 5 to 8 us would make 2 to 3 ms.
+- Queueing and cache pressure are right where the step time is: the RTX 4090's run has 230 requests in the queue and
+  preemptions. At saturation an error in step time or in cache capacity is a multiple of that in TTFT.
+- Steps of dense models in bf16 and fp8 at tensor-parallel degrees 1 to 8 are within a few per cent.
 
-Found wrong in the model, and not mended here:
+Known, and not in the model:
 
-1. No kernels that quantise activations in serving (`--precision fp8`), as above.
-2. Decoding batches of 35 to 65 sequences on the RTX PRO 6000 take 10 to 16 % longer than predicted, while larger and
-   smaller ones agree within 6 %. The kernels measured alone, with contexts of equal length, add up to 5 % more than
-   predicted there; the rest may be contexts of unequal length, of which the longest ends the attention kernel.
-3. At small batches on the RTX 4090 weights are read 5 to 8 % too slowly (a step's kernels measured one by one take
-   16.3 ms, predicted 17.6).
-4. `graphs` covers prompts as well, though vLLM 0.6 replays graphs for decoding only: launches bind short prompts.
-   Prompts in fp8 take 13 to 22 ms longer than predicted where nothing else is odd.
-5. `queue` counts from a request's arrival, vLLM's own figure from when the scheduler took it in between two steps, so
+1. Contexts of unequal length, of which the longest ends the attention kernel: decoding batches of 35 to 65 sequences on
+   the RTX PRO 6000 take longer than predicted, larger and smaller ones do not.
+2. `queue` counts from a request's arrival, vLLM's own figure from when the scheduler took it in between two steps, so
    short queues cannot be compared.
-6. The memory model sets 0.5 GB more aside on the RTX 4090 than vLLM did (37,712 tokens of cache, 41,424 in the run).
 
-**Not validated yet**: everything else. No measured run here has a prefix cache, swapping, several engines behind a
-router, disaggregated pools, autoscaling or failures, pipeline or expert parallelism, a mixture of experts, sliding
-windows, contexts over 5,000 tokens, more than 128 sequences in a batch, or another engine than vLLM.
+`windtunnel validate` sets many more runs beside predictions. None has a prefix cache, swapping, disaggregated pools,
+autoscaling or failures.
 
 Written by `scripts/serving_runs.py`.
 """
@@ -150,15 +135,6 @@ def vllm_runs(folder: Path) -> Iterator[tuple[str, SimulateResult, list[dict[str
         yield name, wt.simulate(model, **asked), samples
 
 
-def with_nccl(scenario: SimulateScenario) -> SimulateScenario:
-    """The engines without their own all-reduce."""
-    pools = {
-        role: tuple(replace(s, engine=s.engine.model_copy(update={"all_reduce": "nccl"})) for s in setups)
-        for role, setups in scenario.pools.items()
-    }
-    return replace(scenario, pools=pools)
-
-
 def share(r: dict[str, str], trace: Sequence[dict[str, str]], dp: int) -> tuple[Workload, bool]:
     """What one engine of ``dp`` served, and whether it is the trace's own requests."""
     arrival, prompts, answers = (column(trace, n) for n in ("start_offset_s", "context_tokens", "generated_tokens"))
@@ -186,9 +162,9 @@ def apex_runs(folder: Path) -> Iterator[Line]:
         workload, own = share(r, trace, dp)
         asked = {
             "model": model, "on": f"{tp}xh100-sxm", "tp": tp, "engine": "vllm@2024", "precision": precision,
-            "kv_precision": "bf16", "loop": "python",
+            "kv_precision": "bf16", "all_reduce": "nccl", "loop": "python",
         }  # fmt: skip
-        scenario = with_nccl(simulate_scenario(read_options(SimulateOptions, asked)))
+        scenario = simulate_scenario(read_options(SimulateOptions, asked))
         late = "2" if precision == "fp8" and (dp, tp) == (4, 2) else ""
         other = "3" if dp == 1 and tp < 8 else ""
         label = f"{model} {precision} {r['poisson_rate_rps']}/s {r['config']}"

@@ -12,6 +12,7 @@ import windtunnel as wt
 from windtunnel.engine.simulate import simulate
 from windtunnel.errors import Infeasible, ScenarioError
 from windtunnel.hardware import parse_cluster
+from windtunnel.scenario.engines import ServeEngine, load_engine
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.simulation import SimulateResult
@@ -254,3 +255,15 @@ def test_wrong_requests_are_told_in_one_line(options: dict[str, Any], said: str)
         run(**given)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_server_is_in_front_of_an_engine_that_is_asked_over_time() -> None:
+    """Requests that are all there at time 0 are a list that the engine is called with."""
+    asked: dict[str, Any] = {
+        "on": "1xh100-sxm", "requests": 1, "input_length": 500, "output_length": 10, "engine": "vllm",
+    }  # fmt: skip
+    served = load_engine("vllm", "serve")
+    assert isinstance(served, ServeEngine)
+    direct, over_time = (wt.simulate("llama-3.1-8b", rate=rate, **asked) for rate in (float("inf"), 1.0))
+    assert direct.ttft_s["mean"] is not None
+    assert over_time.ttft_s["mean"] == pytest.approx(direct.ttft_s["mean"] + served.first_token_s)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from windtunnel.models import load_network
+from windtunnel.models.dtypes import PRECISIONS
 from windtunnel.models.network import Attention, LatentAttention, Network
 from windtunnel.ops.fold import Evaluation, tree_totals
 from windtunnel.ops.op import Op, Price
@@ -140,3 +141,42 @@ def test_windows_of_a_network_are_those_of_its_layers() -> None:
         network = load_network(name)
         found = {b.mixer.window for b in network.blocks if isinstance(b.mixer, Attention)} - {None}
         assert set(network.views) == found
+
+
+def test_prompts_are_issued_by_the_host_even_where_decoding_replays_a_graph() -> None:
+    network, prompts = load_network("llama-3.2-1b"), prefill(1.0, 500.0)
+    found = Evaluation(run(network, prompts, graphs=True, host_s_per_layer=1.0).tree, price)
+    assert found.seconds() == pytest.approx(network.layers)
+
+
+def test_sampling_launches_kernels_for_each_sequence() -> None:
+    def launches(n: float, **engine: Any) -> Any:
+        tree = run(load_network("llama-3.2-1b"), decode(n, 100.0), **engine).tree
+        (sample,) = (op for op in operators(tree) if op.name == "sample")
+        return sample.kernels
+
+    assert launches(8.0) == 1
+    assert launches(8.0, sampling_kernels=3.0) == 25
+
+
+def test_products_in_8_bits_take_their_input_as_the_engine_makes_it() -> None:
+    """One cast is in a product's measured price: without it half of the launches remain, more than one are added."""
+    network, batch = load_network("llama-3.2-1b"), decode(4.0, 100.0)
+
+    def found(**engine: Any) -> dict[str, Op]:
+        plan = ServePlan(linear=PRECISIONS["fp8"], experts=PRECISIONS["fp8"])
+        tree = iteration(network, plan, ServeEngine(name="e", description="", **engine), batch).tree
+        return {op.name: op for op in operators(tree)}
+
+    plain = found(quantize_kernels=None)
+    one, three, none = (found(quantize_kernels=k) for k in (1.0, 3.0, 0.0))
+    assert {n: op.kernels for n, op in one.items()} == {n: op.kernels for n, op in plain.items()}
+    linears = {n for n, op in plain.items() if op.dtype == "fp8"}
+    assert linears == {"attn.qkv", "attn.out", "mlp.up", "mlp.down"}
+    assert set(three) - set(plain) == {f"{n}.cast" for n in linears}
+    assert all(three[f"{n}.cast"].kernels == 2 for n in linears)
+    for n in linears:
+        assert none[n].kernels == 0.5
+        assert none[n].cached_bytes == plain[n].cached_bytes - plain[n].shape["m"] * plain[n].shape["k"]
+    partly = found(quantize_kernels=1.0, fused=frozenset({"quantize"}))
+    assert {n for n in linears if partly[n].kernels == 1} == {"attn.out"}

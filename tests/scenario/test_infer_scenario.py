@@ -116,3 +116,25 @@ def test_every_storage_format_is_served_and_can_be_asked_for(stored: str, covers
 def test_the_cache_may_be_narrower() -> None:
     plan = scenario(kv_precision="fp8").plan
     assert (plan.linear.kv, plan.linear.weights, plan.linear.compute) == ("fp8", "bf16", "bf16")
+
+
+def test_checkpoints_made_for_an_engine_bring_its_cache() -> None:
+    def cache(model: str, **asked: Any) -> str:
+        return scenario(model=model, on="8xh100-sxm", tp=8, **asked).plan.linear.kv
+
+    assert cache("llama-3.1-70b", engine="tensorrt-llm", precision="fp8") == "fp8"
+    assert cache("llama-3.1-70b", engine="tensorrt-llm", precision="fp8", kv_precision="bf16") == "bf16"
+    assert cache("llama-3.1-70b", engine="tensorrt-llm") == "bf16"
+    assert cache("llama-3.1-70b", engine="vllm", precision="fp8") == "bf16"
+
+
+def test_sums_over_ranks_are_the_engines_own_unless_said() -> None:
+    asked: dict[str, Any] = {"model": "llama-3.1-8b", "on": "2xh100-sxm", "tp": 2}
+    assert scenario(**asked).engine.all_reduce == "custom"
+    assert scenario(**asked, all_reduce="nccl").engine.all_reduce == "nccl"
+
+
+def test_devices_without_8_bit_units_leave_inputs_in_16_bits() -> None:
+    asked: dict[str, Any] = {"model": "llama-3.1-8b", "precision": "fp8"}
+    assert scenario(**asked, on="1xa100-80gb-sxm").engine.quantize_kernels is None
+    assert scenario(**asked, on="1xh100-sxm").engine.quantize_kernels == 1

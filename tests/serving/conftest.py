@@ -115,7 +115,7 @@ class Lab:
         prompt = np.zeros((1, 1, prompts, keys, len(SPREAD)))
         nothing = np.zeros(sequences + 2, np.int64)
         return StepCost(
-            windows=(0,), copies=np.ones(1, np.int64), issue=np.zeros(1, np.int64),
+            windows=(0,), copies=np.ones(1, np.int64), issue=np.zeros((1, 2), np.int64),
             base=(fixed + token * points)[None, :, None], head=nothing, sends=np.zeros(len(points), np.int64),
             schedule=nothing, decode=np.zeros((1, 1, rows, contexts, 2), np.int64),
             waves=np.zeros((1, 1, len(TOKENS.points(2 * tokens)))), prompt=prompt, apart=prompt[:, :0],
@@ -141,7 +141,7 @@ class Lab:
         return StepCost(
             windows=windows,
             copies=np.arange(1, g + 1),
-            issue=rng.integers(0, 20 * MS, g),
+            issue=rng.integers(0, 20 * MS, (g, 2)),
             base=np.cumsum(rng.integers(0, 40_000_000, (g, plain.base.shape[1], 1)), axis=1) + 5 * MS,
             head=np.cumsum(rng.integers(0, 100_000_000, len(plain.head))),
             sends=np.cumsum(rng.integers(0, 10_000_000, len(plain.sends))),

@@ -24,15 +24,12 @@ from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.serving.infer import Course, phase_trees, run_batch
 
-FIRST = 0.25
-"""Seconds that a request spends outside the engine."""
-
 
 def engine(scheduler: str = "static", **changes: Any) -> ServeEngine:
     """An engine whose host costs nothing unless said."""
     loaded = load_engine("vllm", "serve")
     assert isinstance(loaded, ServeEngine)
-    free = {"host_s_per_step": 0.0, "host_s_per_sequence": 0.0, "first_token_s": FIRST, "mixed_attention": 1.0}
+    free = {"host_s_per_step": 0.0, "host_s_per_sequence": 0.0, "mixed_attention": 1.0}
     return ServeEngine.model_validate(loaded.model_dump() | free | {"scheduler": scheduler} | changes)
 
 
@@ -84,9 +81,9 @@ def test_a_batch_that_fits_runs_as_one(requests: int, inputs: int, outputs: int,
         per_iteration(fixed, token), engine(scheduler), requests=requests, input_tokens=inputs, output_tokens=outputs
     )
     prompt, step = fixed + token * requests * inputs, fixed + token * requests
-    assert c.ttft == pytest.approx(FIRST + prompt)
+    assert c.ttft == pytest.approx(prompt)
     assert c.tpot == pytest.approx(step if outputs > 1 else 0.0)
-    assert c.e2e == pytest.approx(FIRST + prompt + (outputs - 1) * step)
+    assert c.e2e == pytest.approx(prompt + (outputs - 1) * step)
     assert c.makespan == pytest.approx(c.e2e)
     assert (c.turns, c.share, c.running) == (1, requests, requests)
 
@@ -98,8 +95,8 @@ def test_means_are_one_story(requests: int, inputs: int, outputs: int, slots: in
         input_tokens=inputs, output_tokens=outputs, slots=slots, budget=512,
     )  # fmt: skip
     assert c.e2e == pytest.approx(c.ttft + c.tpot * (outputs - 1))
-    assert FIRST < c.ttft <= c.e2e <= c.makespan * (1 + 1e-12)
-    assert c.makespan == pytest.approx(FIRST + float(np.sum(c.seconds)))
+    assert 0 < c.ttft <= c.e2e <= c.makespan * (1 + 1e-12)
+    assert c.makespan == pytest.approx(float(np.sum(c.seconds)))
     # Every token is computed once: prompts, and all but the first output token of each request.
     tokens = float(np.sum(c.rows.steps * (c.rows.prefill + c.rows.decodes)))
     assert tokens == requests * (inputs + outputs - 1)
@@ -107,16 +104,16 @@ def test_means_are_one_story(requests: int, inputs: int, outputs: int, slots: in
 
 def test_one_request_meets_its_prompt_and_the_way_there() -> None:
     c = run(per_iteration(0.0, 1e-3), engine("chunked"), budget=30)
-    assert c.ttft == pytest.approx(FIRST + 100e-3)  # in four pieces, at the same cost a token
-    assert run(per_iteration(1.0), engine("chunked"), budget=30).ttft == pytest.approx(FIRST + 4.0)
+    assert c.ttft == pytest.approx(100e-3)  # in four pieces, at the same cost a token
+    assert run(per_iteration(1.0), engine("chunked"), budget=30).ttft == pytest.approx(4.0)
 
 
 def test_requests_without_a_place_wait() -> None:
     """One at a time: request i starts when i before it have ended."""
     c = run(per_iteration(0.01, 1e-4), engine("prefill-first"), requests=5, slots=1)
     each = (0.01 + 100e-4) + 10 * (0.01 + 1e-4)
-    assert c.ttft == pytest.approx(FIRST + 0.02 + 2 * each)
-    assert c.makespan == pytest.approx(FIRST + 5 * each)
+    assert c.ttft == pytest.approx(0.02 + 2 * each)
+    assert c.makespan == pytest.approx(5 * each)
     assert c.tpot == pytest.approx(0.0101)
     assert c.running == 1
 
@@ -124,7 +121,7 @@ def test_requests_without_a_place_wait() -> None:
 def test_groups_of_data_parallel_attention_share_the_batch() -> None:
     c = run(per_iteration(0.01, 1e-4), requests=5, dp=2)
     assert c.share == 3
-    assert c.ttft == pytest.approx(FIRST + 0.01 + 300e-4)
+    assert c.ttft == pytest.approx(0.01 + 300e-4)
 
 
 def test_a_pipeline_serves_as_many_groups_as_it_has_stages() -> None:
@@ -132,9 +129,9 @@ def test_a_pipeline_serves_as_many_groups_as_it_has_stages() -> None:
     c = run(per_layer(0.1), requests=4, pp=2)
     assert (c.turns, c.share) == (2, 2)
     # The second group enters two layers later: one on average.
-    assert c.ttft == pytest.approx(FIRST + 0.4 + 0.1)
+    assert c.ttft == pytest.approx(0.4 + 0.1)
     assert c.tpot == pytest.approx(0.4)
-    assert c.makespan == pytest.approx(FIRST + 11 * 0.4 + 0.2)
+    assert c.makespan == pytest.approx(11 * 0.4 + 0.2)
 
 
 def test_one_request_has_a_pipeline_to_itself() -> None:
@@ -190,7 +187,7 @@ def test_decoding_alone_is_the_mean_of_its_iterations(name: str) -> None:
     each = np.broadcast_to(np.asarray(Evaluation(trees, price).seconds(), float), (100,))
     assert course.tpot == pytest.approx(each.mean(), rel=1e-4)
     prompt = iteration(model, plan, e, prefill(1.0, 3000.0, 0.0, windows)).tree
-    assert course.ttft == pytest.approx(FIRST + float(Evaluation(prompt, price).seconds()), rel=1e-9)
+    assert course.ttft == pytest.approx(float(Evaluation(prompt, price).seconds()), rel=1e-9)
 
 
 def test_a_prompt_in_pieces_costs_more_kernels_and_the_same_attention() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from windtunnel.cost.calibration import Gemm
 from windtunnel.cost.kernels import ALIASES, COMPUTE_BYTES, WIDER, Kernel, Lazily, Rates, effective_dtype, smooth_max
+from windtunnel.models.dtypes import BYTES
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.values import Value, ceil, maximum, minimum, where
 
@@ -145,21 +146,24 @@ class Product:
 
 
 def products(rates: Rates, table: Mapping[str, Gemm]) -> Callable[[Op], Product]:
-    """An operator's constants, by number format and by whether weights are stored narrower than they are computed in.
+    """An operator's constants, by number format and, where weights are stored narrower than that, by how.
 
     Raises (the function returned):
         ScenarioError: an unknown number format.
     """
 
-    def make(key: tuple[str, bool]) -> Product:
-        name, narrow = key
+    def make(key: tuple[str, float]) -> Product:
+        name, stored = key
         dtype = effective_dtype(rates.accelerator, name)
         entry = _entry(table, name if name in table and ALIASES.get(name, name) == dtype else dtype)
-        return Product.of(rates, dtype, table.get("weight_only", entry) if narrow else entry)
+        if stored < COMPUTE_BYTES[dtype]:
+            entry = table.get("weight_only", entry)
+            if stored == BYTES["mxfp4"]:  # kernels of its own: scales are powers of two
+                entry = table.get("mxfp4", entry)
+        return Product.of(rates, dtype, entry)
 
     by_format = Lazily(make)
-    width = Lazily[str, float](lambda name: COMPUTE_BYTES[effective_dtype(rates.accelerator, name)])
-    return lambda op: by_format[op.dtype, bool(op.shape["weight"] < width[op.dtype])]
+    return lambda op: by_format[op.dtype, float(op.shape["weight"])]
 
 
 def _entry(table: Mapping[str, Gemm], dtype: str) -> Gemm:

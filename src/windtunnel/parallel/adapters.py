@@ -1,4 +1,4 @@
-"""Rewrites of a training step's linear layers: low-rank adapters, stored weights widened before use, FP8 casts."""
+"""Rewrites of linear layers: low-rank adapters, stored weights widened before use, casts to 8 bits."""
 
 from __future__ import annotations
 
@@ -70,5 +70,33 @@ def with_casts(tree: Node, micro_batches: Value) -> Node:
             cold_bytes=4.0 * n * k * groups / micro_batches, adjoint=(back,),
         )  # fmt: skip
         return seq(cast, op.but(saved_bytes=op.saved_bytes * BYTES["fp8"] / op.shape["act"]))
+
+    return rewrite(tree, change)
+
+
+_OWN_CAST = ("attn.out", "mla.kv_up", "mla.absorb", "mla.expand")
+"""Products whose input comes from attention or the cache: no norm or activation before them can cast it."""
+
+
+def with_inputs_cast(tree: Node, kernels: float, *, fused: bool) -> Node:
+    """Serving in 8 bits: ``kernels`` find the scales of a product's 16-bit input (a tensor's, a token's or a block's)
+    and write it in 8 bits (vLLM's scaled_fp8_quant, SGLang's per_token_group_quant). ``fused``: norms and activations
+    write 8 bits themselves.
+
+    Products in 8 bits were measured with one cast before them: prices hold two launches. Without a cast one remains
+    and the input is narrow; more kernels than one are added. Experts' products were measured with all of theirs.
+    """
+
+    def change(op: Op) -> Node:
+        if op.kind != "gemm" or op.dtype not in ("fp8", "int8"):
+            return op
+        elements = op.shape["m"] * op.shape["k"]
+        if not kernels or (fused and op.name not in _OWN_CAST):
+            narrow = {**op.shape, "act": 1.0}
+            return op.but(kernels=0.5 * op.kernels, cached_bytes=op.cached_bytes - elements, shape=narrow)
+        if kernels <= 1:
+            return op
+        cast = pointwise(op.name + ".cast", "quantize", reads=elements, writes=elements / 2, act=2.0)
+        return seq(cast.but(kernels=(kernels - 1) * op.kernels), op)
 
     return rewrite(tree, change)

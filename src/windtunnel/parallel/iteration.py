@@ -9,7 +9,8 @@ from windtunnel.ops.build import collective, host_work, pointwise
 from windtunnel.ops.fold import Totals, tree_totals
 from windtunnel.ops.op import Op
 from windtunnel.ops.tree import EMPTY, Node, Repeat, Sync, seq
-from windtunnel.ops.values import Value
+from windtunnel.ops.values import Value, where
+from windtunnel.parallel.adapters import with_inputs_cast
 from windtunnel.parallel.block import blocks_tree, embedding_tree, head_tree
 from windtunnel.parallel.stages import StageLayers, deal
 from windtunnel.parallel.style import Style
@@ -48,9 +49,10 @@ def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Bat
     style = serving_style(plan, engine)
     stages: list[tuple[StageLayers, Sync]] = []
     parts: list[Node] = []
-    launch: Value = 0.0 if engine.graphs else engine.host_s_per_layer
+    # Graphs are captured for decoding: batches of prompts have too many shapes.
+    eager: Value = where(batch.prefill_tokens > 0, 1.0, 0.0) if engine.graphs else 1.0
     for layers in deal(network, int(plan.layout.pp)):
-        issue = host_work("issue", launch * layers.layers)
+        issue = host_work("issue", eager * engine.host_s_per_layer * layers.layers)
         stage = Sync(seq(_stage(network, layers, batch, style, engine), issue))
         stages.append((layers, stage))
         parts.append(Repeat(layers.count, stage, name=f"stages {layers.index}+{layers.count}"))
@@ -76,9 +78,13 @@ def _stage(network: Network, layers: StageLayers, batch: Batch, style: Style, en
         sample = pointwise(
             "sample", "sampling", reads=2.0 * rows * network.vocab_size, writes=rows * network.vocab_size, act=4.0
         )
+        sample = sample.but(kernels=1.0 + engine.sampling_kernels * rows)
         apart = int(style.layout.pp) > 1
         last = seq(head_tree(network, batch, style, copy_of_table=apart), sample)
-    return seq(first, body, last, name="stage")
+    tree: Node = seq(first, body, last, name="stage")
+    if style.linear.compute in ("fp8", "int8") and engine.quantize_kernels is not None:
+        tree = with_inputs_cast(tree, engine.quantize_kernels, fused="quantize" in style.fused)
+    return tree
 
 
 def stage_weights(iteration_: Iteration) -> list[tuple[StageLayers, Totals]]:

@@ -33,10 +33,11 @@ class _Profile(BaseModel):
     hierarchical: bool = False
     """Collectives over nodes may run level by level, besides in one ring or tree over all ranks."""
     fused: frozenset[
-        Literal["norm", "rope", "activation", "residual", "softmax", "cross_entropy", "qkv", "add_norm"]
+        Literal["norm", "rope", "activation", "residual", "softmax", "cross_entropy", "qkv", "add_norm", "quantize"]
     ] = frozenset()
     """Groups of small kernels that run as one: bias and dropout with the addition (``residual``), the addition with
-    the next norm (``add_norm``), biases and products with the activation, …"""
+    the next norm (``add_norm``), biases and products with the activation, the cast to 8 bits with the norm or
+    activation before it (``quantize``), …"""
     interference: float = Field(0.1, ge=0, le=1)
     """Of communication behind compute: 0 hides it ideally, 1 not at all."""
     expert_imbalance: float = Field(1.0, ge=1)
@@ -108,20 +109,32 @@ class ServeEngine(_Profile):
     max_sequences: int = Field(256, gt=0)
     block_size: int = Field(16, gt=0)
     memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of the device's memory that the engine takes; with ``cache_of_free`` the cache's share of what weights and
+    activations leave."""
+    cache_of_free: bool = False
     host_s_per_step: float = Field(0, ge=0)
     """Scheduling, input preparation and output handling of an iteration, while the device waits unless
     ``asynchronous``."""
     host_s_per_sequence: float = Field(0, ge=0)
     host_s_per_layer: float = Field(0, ge=0)
-    """Host seconds to issue one layer's kernels, beside the device (nothing where a graph is replayed)."""
+    """Host seconds to issue one layer's kernels, beside the device; with ``graphs`` of iterations with prompts alone,
+    since decoding replays a graph."""
     first_token_s: float = Field(0, ge=0)
-    """Tokenisation, HTTP and queues, once a request."""
+    """Tokenisation, HTTP and queues of the server before the engine, once a request. Calls of the
+    engine itself (``infer``; ``simulate`` with all requests at time 0) have none."""
     asynchronous: bool = False
     """The host prepares the next step while the device runs this one."""
+    sampling_kernels: float = Field(0, ge=0)
+    """Kernels that sampling runs for each sequence, beside one for all: the next iteration waits for them."""
     reserve: Literal["prompt", "output"] = "prompt"
     """KV cache taken when a request is admitted: its prompt's, or that of its whole answer, too."""
     mixed_attention: float = Field(1.0, ge=1)
     """Time of a mixed prefill and decode attention call over the sum of the two alone."""
+    quantize_kernels: float | None = Field(1.0, ge=0)
+    """Kernels that bring the input of an 8-bit product to 8 bits with a scale, where nothing before it does; None:
+    inputs stay in 16 bits."""
+    fp8_cache: bool = False
+    """Weights quantised to fp8 for this engine come with a KV cache in fp8."""
 
 
 Engine = TrainEngine | ServeEngine

@@ -159,6 +159,9 @@ class ServeOptions(Options):
         default=None, ge=1, le=100_000_000, description="most tokens of one iteration (chunked prefill)"
     )
     max_batch: int | None = Field(default=None, ge=1, le=1_000_000, description="most sequences of one iteration")
+    all_reduce: Literal["nccl", "custom"] | None = Field(
+        default=None, description="sums over tensor-parallel ranks: NCCL's, or the engine's own inside a node"
+    )
 
 
 class InferOptions(ServeOptions):

@@ -42,12 +42,10 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     network = load_network(options.model)
     check_served(network)
     cluster = parse_cluster(options.on, dict(options.set))
-    loaded = load_engine(options.engine, "serve")
-    assert isinstance(loaded, ServeEngine)
     warnings: list[str] = []
-    engine = with_own_constants(loaded, options.calibration, warnings)
+    engine = serving_engine(options, cluster, warnings)
     layout = serve_layout(options, network, cluster, warnings)
-    name, linear, experts = with_precision(network, options)
+    name, linear, experts = with_precision(network, options, engine)
     options = _defaults(options, network, warnings)
     longest = options.input + options.output
     check_positions(network, "input + output", longest, warnings)
@@ -75,6 +73,23 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
 
 
+def serving_engine(options: ServeOptions, cluster: Cluster, warnings: list[str], **changed: object) -> ServeEngine:
+    """The engine's profile, with a user's own constants and what is ``changed`` (where not None), as it runs on these
+    devices.
+
+    Raises:
+        ScenarioError: no such engine, or a calibration file that cannot be used.
+    """
+    loaded = load_engine(options.engine, "serve")
+    assert isinstance(loaded, ServeEngine)
+    engine = with_own_constants(loaded, options.calibration, warnings)
+    changed["all_reduce"] = options.all_reduce
+    update = {k: v for k, v in changed.items() if v is not None}
+    if "fp8" not in cluster.accelerator.peak_flops:
+        update["quantize_kernels"] = None  # 8-bit weights are widened
+    return engine.model_copy(update=update)
+
+
 def check_served(network: Network) -> None:
     """Serving engines here run decoder-only models.
 
@@ -87,8 +102,8 @@ def check_served(network: Network) -> None:
         raise ScenarioError(f"{network.name} is {kind}; infer and simulate serve decoder-only models")
 
 
-def with_precision(network: Network, options: ServeOptions) -> tuple[str, Precision, Precision]:
-    """(name, linear layers, experts), with the number format of the KV cache that is asked for.
+def with_precision(network: Network, options: ServeOptions, engine: ServeEngine) -> tuple[str, Precision, Precision]:
+    """(name, linear layers, experts), with the number format of the KV cache that is asked for, else the engine's.
 
     Raises:
         ScenarioError: an unknown format.
@@ -98,6 +113,8 @@ def with_precision(network: Network, options: ServeOptions) -> tuple[str, Precis
         if options.kv_precision not in BYTES:
             raise unknown("kv_precision", options.kv_precision, BYTES)
         linear = replace(linear, kv=options.kv_precision)
+    elif engine.fp8_cache and name == "fp8" and network.quantization is None:
+        linear = replace(linear, kv="fp8")
     return name, linear, experts
 
 

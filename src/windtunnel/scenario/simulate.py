@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,12 +12,11 @@ from windtunnel.hardware import parse_cluster
 from windtunnel.hardware.machine import Cluster
 from windtunnel.models import load_network
 from windtunnel.models.network import Network
-from windtunnel.scenario.engines import ServeEngine, load_engine
+from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.fleet import Autoscale, CacheTier, EngineGroup, autoscale, cache_tiers, fleet
 from windtunnel.scenario.options import read_options
-from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import ServePlan
-from windtunnel.scenario.serve import check_served, serve_layout, with_precision
+from windtunnel.scenario.serve import check_served, serve_layout, serving_engine, with_precision
 from windtunnel.scenario.simulate_options import EVICTIONS, ROUTERS, SCHEDULERS, SimulateOptions
 from windtunnel.scenario.text import shown
 from windtunnel.scenario.workload import Slo, WorkloadSpec, slo, workload_spec
@@ -155,13 +155,13 @@ def _setup(
     if group.options:
         asked: dict[str, Any] = options.model_dump(exclude_unset=True, exclude_none=True)
         own = read_options(SimulateOptions, {**asked, **group.options})
-    loaded = load_engine(own.engine, "serve")
-    assert isinstance(loaded, ServeEngine)
-    loaded = with_own_constants(loaded, own.calibration, warnings)
-    changed = {"asynchronous": own.async_scheduling, "expert_imbalance": own.expert_imbalance}
-    engine = loaded.model_copy(update={k: v for k, v in changed.items() if v is not None})
+    # What is all there at time 0 is handed to the engine as a list, as offline benchmarks do: no server is in between.
+    engine = serving_engine(
+        own, cluster, warnings, asynchronous=own.async_scheduling, expert_imbalance=own.expert_imbalance,
+        first_token_s=0.0 if own.rate is not None and math.isinf(own.rate) else None,
+    )  # fmt: skip
     layout = serve_layout(own.model_copy(update={"replicas": 1}), network, cluster, [])
-    name, linear, experts = with_precision(network, own)
+    name, linear, experts = with_precision(network, own, engine)
     scheduler = _scheduler(own, engine)
     plan = ServePlan(
         layout=layout,

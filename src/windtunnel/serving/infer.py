@@ -84,11 +84,11 @@ def run_batch(
     ends = np.cumsum(seconds)
     # Group i enters the pipeline when the first stage has served those before it.
     entry = float(np.broadcast_to(np.asarray(slowest, float), rows.steps.shape)[0])
-    before = engine.first_token_s + (turns - 1) / 2 * entry
+    before = (turns - 1) / 2 * entry
     first = float(np.sum(rows.first * ends) / share) + before
     last = float(np.sum(rows.last * ends) / share) + before
     tpot = (last - first) / (output_tokens - 1) if output_tokens > 1 else 0.0
-    makespan = float(ends[-1]) + engine.first_token_s + (turns - 1) * entry
+    makespan = float(ends[-1]) + (turns - 1) * entry
     return Course(rows, seconds, first, tpot, last, makespan, evaluation, turns, share, running)
 
 

@@ -93,6 +93,9 @@ def serve_memory(
     for layers, totals in stage_weights(iteration(network, plan, engine, decode(1.0, 1.0))):
         weights = float(totals.held["weight_bytes"])
         left = plan.memory_utilization * capacity - weights - activations
+        if engine.cache_of_free:
+            free = capacity - weights - activations
+            left = min(plan.memory_utilization * free, free)
         found.append(ServeMemory(weights, activations, left, capacity, layers))
 
     def room(memory: ServeMemory) -> float:

@@ -43,7 +43,8 @@ class StepCost:
     """Picoseconds of an iteration of one attention-data-parallel rank, over G groups of like stages and W windows.
 
     ``windows`` [W]: the views of the context that attention layers have (0: all of it; < 0: chunks), in the order of
-    the tables. ``copies`` [G]: stages of a group. ``issue`` [G]: host time a stage. ``base`` [G, tokens, states];
+    the tables. ``copies`` [G]: stages of a group. ``issue`` [G, 2]: host time a stage,
+    of iterations without and with prompts. ``base`` [G, tokens, states];
     ``head`` [sequences] (in the last group); ``sends`` [tokens]; ``schedule`` [sequences] of the host;
     ``decode`` [G, W, sequences, contexts, 2]: time at a point and its growth a token. A prompt's attention is
     ``waves`` [G, W, tokens], at the longest context, times the share of it in ``prompt`` [G, W, tokens, keys, spread],
@@ -174,10 +175,15 @@ def _ps(seconds: Floats) -> Ints:
 
 
 def _issue(probe: _Prober) -> Floats:
-    """[G] host seconds of a stage."""
-    made = iteration(probe.network, probe.plan, probe.engine, probe.batch(1.0))
-    evaluation = Evaluation(made.tree, probe.price)
-    return np.array([float(evaluation.cost(sync.part).host) for _, sync in made.stages])
+    """[G, 2] host seconds of a stage, without and with prompts."""
+    one = np.ones(1)
+    batches = probe.decodes(one, probe.views[0], one), probe.prompts(one, probe.views[0], one, one)
+    found = []
+    for batch in batches:
+        made = iteration(probe.network, probe.plan, probe.engine, batch)
+        evaluation = Evaluation(made.tree, probe.price)
+        found.append([float(np.max(evaluation.cost(sync.part).host)) for _, sync in made.stages])
+    return np.ascontiguousarray(np.array(found).T)
 
 
 def _schedule(probe: _Prober, sequences: Floats) -> Value:

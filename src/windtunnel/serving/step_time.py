@@ -76,7 +76,7 @@ class StepTimes:
                     attention = (attention * self._mixed) >> MIX_BITS
                 if self._apart:
                     attention += self._prompts(self._apart, g, work)
-            device = max(device + attention, self._issue[g])
+            device = max(device + attention, self._issue[g][work.prompt > 0])
             total += self._copies[g] * device
             slowest = max(slowest, device)
         total += self._interpolated(self._sends, TOKENS, tokens)
@@ -99,7 +99,7 @@ class StepTimes:
         found = self._flat.get(decodes)
         if found is None:
             device = self._tokens(0, decodes, decodes) + self._head[decodes]
-            host, issue = self._schedule[decodes], self._issue[0]
+            host, issue = self._schedule[decodes], self._issue[0][0]
             found = (device, 0, max(issue, host)) if self._overlapped else (device, host, issue)
             self._flat[decodes] = found
         return found

@@ -27,8 +27,11 @@ FEW = 0.05
 """That of logs with hardly more observations than constants, whose residuals say nothing of their error."""
 HUBER = 1.5
 """Residuals in standard deviations from which on they count linearly."""
-STEP = 0.1
-"""Of finite differences, in prior widths: simulated latencies are steps at smaller ones."""
+STEP = 1.0
+"""Of finite differences, in prior widths: at smaller ones, iterations that begin a little earlier or later move
+latencies as much as the constants do, and every constant seems to be known."""
+SMALL = 0.05
+"""A step, in prior widths, that ends the descent."""
 LOST = 3.0
 """Logarithmic error of what is measured and not predicted (a request that is never answered)."""
 ITERATIONS = 20
@@ -141,7 +144,7 @@ def _descended(model: _Model, u: Floats, free: Sequence[int], jacobian: Floats, 
         before = _loss(model.errors(u)[use], spread, u)
         tried = (u + part * step for part in (1.0, 0.5, 0.25, 0.125, 0.0625))
         moved = next((t for t in tried if _loss(model.errors(t)[use], spread, t) < before), u)
-        small = float(np.abs(moved - u).max()) < STEP / 2
+        small = float(np.abs(moved - u).max()) < SMALL
         u = moved
         if small and fresh:
             break
@@ -164,12 +167,21 @@ def _straight(model: _Model, u: Floats, free: Sequence[int], jacobian: Floats, u
     return found
 
 
-def _spread(log: Observations, errors: Floats, use: Mask, constants: int) -> Floats:
-    """[N] standard deviations: what residuals show, besides the measurement's own."""
-    found = errors[use]
-    common = max(1.4826 * float(np.median(np.abs(found))), FLOOR)
-    if len(found) < 2 * constants + 2:
-        common = max(common, FEW)
+def _spread(log: Observations, errors: Floats, use: Mask, constants: int, *, fitted: bool = False) -> Floats:
+    """[N] standard deviations: what residuals of each metric show, besides the measurement's own. While fitting, what
+    all of a metric's have in common is not noise, but what there is to be fitted; once ``fitted``, it is."""
+    common = np.empty(len(errors))
+    metrics = np.array(log.metrics)
+    for metric in set(log.metrics):
+        rows = metrics == metric
+        found = errors[use & rows]
+        if not len(found):
+            common[rows] = 1.0
+            continue
+        middle = 0.0 if fitted else float(np.median(found))
+        common[rows] = max(1.4826 * float(np.median(np.abs(found - middle))), FLOOR)
+        if len(found) < 2 * constants + 2:
+            common[rows] = np.maximum(common[rows], FEW)
     spread: Floats = np.sqrt(common**2 + log.noise**2)
     return spread
 
@@ -190,7 +202,7 @@ def _loss(errors: Floats, spread: Floats, u: Floats) -> float:
 def _deviations(model: _Model, u: Floats, jacobian: Floats, use: Mask) -> Floats:
     """[free] of the posterior at ``u``, in prior widths."""
     errors = model.errors(u)
-    weights = _weights(errors, _spread(model.log, errors, use, jacobian.shape[1]))[use, None]
+    weights = _weights(errors, _spread(model.log, errors, use, jacobian.shape[1], fitted=True))[use, None]
     curvature = jacobian[use].T @ (weights * jacobian[use]) + np.eye(jacobian.shape[1])
     found: Floats = np.sqrt(np.diag(np.linalg.inv(curvature)))
     return found

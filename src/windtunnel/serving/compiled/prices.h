@@ -173,7 +173,7 @@ static inline int64_t iteration_time(const struct engine *e, const struct lane *
             if (p->apart)
                 attention += prompt_time(e, lane, p->apart, g);
         }
-        device = most(device + attention, p->issue[g]);
+        device = most(device + attention, p->issue[2 * g + (work->prompt > 0)]);
         total += p->copies[g] * device;
         slowest = most(slowest, device);
     }
