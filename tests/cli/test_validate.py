@@ -30,7 +30,7 @@ def test_report_names_errors_and_worst_rows(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["megatron-2012"], "did you mean megatron-2021"),
+        (["megatron-2012"], "megatron-2021"),
         (["--data", "/no/such/folder"], "'/no/such/folder' does not exist"),
         (["--workers", "0"], "workers=0"),
     ],

@@ -60,7 +60,7 @@ def test_the_base_has_no_weight_gradient(name: str) -> None:
     network = load_network(name)
     for block in set(network.blocks):
         tree = block_tree(block, BATCH, Style(training=True, frozen=True))
-        _, weight = gradient(with_adapters(tree, Finetune("lora"), 2.0))
+        _, weight = gradient(with_adapters(tree, Finetune("lora"), "bf16"))
         assert all(".lora_" in op.name for op in operators(weight))
 
 
@@ -79,7 +79,7 @@ def test_adapters_follow_the_shards_of_their_layers() -> None:
     network = load_network("llama-3.1-8b")
 
     def adapters(layout: Layout) -> dict[str, Value]:
-        tree = with_adapters(frozen_layer(network, layout), Finetune("lora", r=8), 2.0)
+        tree = with_adapters(frozen_layer(network, layout), Finetune("lora", r=8), "bf16")
         return {op.name: op.parameters for op in operators(tree) if ".lora_" in op.name}
 
     whole, shard = adapters(Layout()), adapters(Layout(tp=4, etp=4))
@@ -96,7 +96,7 @@ def test_layers_without_adapters_keep_no_input() -> None:
     tree = frozen_layer(network)
 
     def kept(name: str, targets: str) -> Value:
-        tuned = with_adapters(tree, Finetune("lora", targets=targets), 2.0)
+        tuned = with_adapters(tree, Finetune("lora", targets=targets), "bf16")
         (op,) = [op for op in operators(tuned) if op.name == name]
         return op.saved_bytes
 
@@ -108,7 +108,7 @@ def test_layers_without_adapters_keep_no_input() -> None:
 def test_a_quantised_base_is_widened_before_each_use(bits: int, width: float) -> None:
     for name in ("llama-3.1-8b", "mixtral-8x7b"):
         tree = frozen_layer(load_network(name))
-        tuned = with_adapters(tree, Finetune("qlora", bits=bits), 2.0)
+        tuned = with_adapters(tree, Finetune("qlora", bits=bits), "bf16")
         base = {op.name: op for op in operators(tree) if op.kind in ("gemm", "grouped_gemm")}
         widened = {op.name.removesuffix(".widen"): op for op in operators(tuned) if op.name.endswith(".widen")}
         assert widened.keys() == base.keys()
@@ -125,7 +125,7 @@ def test_a_quantised_base_is_widened_before_each_use(bits: int, width: float) ->
 def test_eager_attention_has_no_weights_to_adapt() -> None:
     block = load_network("llama-2-7b").blocks[0]
     tree = block_tree(block, BATCH, Style(training=True, frozen=True, eager_attention=True))
-    tuned = with_adapters(tree, Finetune("qlora", bits=4), 2.0)
+    tuned = with_adapters(tree, Finetune("qlora", bits=4), "bf16")
     assert not [op for op in operators(tuned) if op.name.startswith(("attn.scores.", "attn.values."))]
 
 

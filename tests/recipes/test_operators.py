@@ -103,7 +103,7 @@ def test_an_operator(follow: Follow, tmp_path: Path) -> None:
             shop.law(tests.test_more_of_any_rate_is_never_slower, op, device, runtime, 3.0)
             shop.law(tests.test_arrays_of_rates_price_as_scalars_do, op, device, runtime)
 
-        request: dict[str, Any] = {"on": "8xh100-sxm", "ep": 4, "seq": 1024, "zero": 1}
+        request: dict[str, Any] = {"on": "8xh100-sxm", "ep": 4, "seq": 4096, "micro_batch": 2, "zero": 1}
         step = wt.train("qwen1.5-moe-a2.7b", **request)
         by_kind = step.tree.by_kind()
         assert by_kind["sort"] > 0

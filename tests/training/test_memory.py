@@ -23,7 +23,7 @@ from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import TrainOptions, read_options
 from windtunnel.scenario.plan import OPTIMIZERS, Finetune, TrainPlan
 from windtunnel.scenario.train import train_scenario
-from windtunnel.training.memory import Memory, frozen_bytes, host_bytes, stage_memory, worst
+from windtunnel.training.memory import ALONE, Memory, frozen_bytes, host_bytes, stage_memory, worst
 from windtunnel.training.schedules import get_schedule
 
 DATA = Path(__file__).parent / "data"
@@ -244,8 +244,13 @@ def test_recomputation_keeps_less() -> None:
 
 def test_logits_and_buffers_are_workspace() -> None:
     e = engine("megatron")
-    found = memory(held(logits=1e9), e)
+    found = memory(held(logits=1e9), e, layout=Layout(dp=2))
     assert found.workspace == e.workspace_bytes + e.logits_bytes * 1e9
+
+
+def test_a_single_rank_has_no_communication_buffers() -> None:
+    e = engine("megatron")
+    assert memory(held(), e).workspace == pytest.approx(ALONE * e.workspace_bytes)
 
 
 def test_offloading_moves_bytes_to_the_host() -> None:

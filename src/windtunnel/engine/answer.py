@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from windtunnel.cost import Runtime, make_pricer
 from windtunnel.cost.calibration import Calibration
 from windtunnel.hardware import spread
-from windtunnel.hardware.machine import RESOURCES, Cluster
+from windtunnel.hardware.machine import RESOURCES, Accelerator, Cluster
 from windtunnel.ops.fold import Evaluation
 from windtunnel.ops.tree import Node
 from windtunnel.scenario.results import Bottleneck
+
+Held = Callable[[Calibration, Accelerator], Calibration]
 
 STEP = 0.01
 """Relative change of a rate from which elasticities are taken."""
 
 
 def evaluate(
-    tree: Node, cluster: Cluster, runtime: Runtime, calibration: Calibration
+    tree: Node, cluster: Cluster, runtime: Runtime, calibration: Calibration, held: Held | None = None
 ) -> tuple[Evaluation, dict[str, float]]:
     """(The tree priced on the cluster, -d ln(time) / d ln(rate) of every resource).
 
-    One evaluation on ten machines at once: the cluster itself, and with each resource a little faster.
+    One evaluation on ten machines at once: the cluster itself, and with each resource a little faster. ``held`` makes
+    the constants of these machines.
     """
-    many = Evaluation(tree, make_pricer(spread(cluster, STEP), runtime, calibration))
+    machines = spread(cluster, STEP)
+    constants = calibration if held is None else held(calibration, machines.accelerator)
+    many = Evaluation(tree, make_pricer(machines, runtime, constants))
     seconds = np.broadcast_to(np.asarray(many.seconds(), float), (1 + len(RESOURCES),))
     if seconds[0] <= 0:
         return many.at(0), dict.fromkeys(RESOURCES, 0.0)

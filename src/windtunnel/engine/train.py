@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
+from windtunnel.cost.sustained import at_power
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.engine.intervals import sure
 from windtunnel.engine.run import whole_run
@@ -67,10 +68,10 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
     """Price a scenario's step and say what it means."""
     plan, cluster, network = scenario.plan, scenario.cluster, scenario.network
     schedule = get_schedule(plan.schedule)
-    step = training_step(network, plan, scenario.engine, schedule)
+    step = training_step(network, plan, scenario.engine, schedule, cluster.levels[0].domain)
     runtime = runtime_of(scenario)
     calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
-    evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration)
+    evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration, at_power)
     seconds = float(evaluation.seconds())
     exposed = plain(evaluation.exposed())
     critical = plain(evaluation.critical())

@@ -17,13 +17,15 @@ _TARGETS = {
 }
 
 
-def with_adapters(tree: Node, finetune: Finetune, act: float) -> Node:
+def with_adapters(tree: Node, finetune: Finetune, dtype: str) -> Node:
     """Each targeted linear layer [k, n] with A [k, r] and B [r, n] beside it, added to its output.
 
     The base is frozen (LoRA, arXiv 2106.09685, section 4.1), experts and router included: a layer without an adapter
     has no weight gradient and keeps no input for one. Where the base is stored in fewer bits (QLoRA, arXiv 2305.14314,
-    section 3) it is widened to 16 bits by a kernel of its own before each use.
+    section 3) it is widened to 16 bits by a kernel of its own before each use, and the input is kept all the same
+    (bitsandbytes of 2023, MatMul4Bit). Adapters compute in ``dtype``, the activations' own.
     """
+    act = BYTES[dtype]
     prefixes = _TARGETS[finetune.targets]
 
     def change(op: Op) -> Node:
@@ -39,10 +41,10 @@ def with_adapters(tree: Node, finetune: Finetune, act: float) -> Node:
                 backward=1.0,
             )  # fmt: skip
         if op.kind != "gemm" or not op.name.startswith(prefixes):
-            return seq(widen, op.but(saved_bytes=0.0))
+            return seq(widen, op if widen is not None else op.but(saved_bytes=0.0))
         r = finetune.r
-        down = gemm(op.name + ".lora_a", m, r, k, dtype=op.dtype, weight=act, act=act, saved_bytes=0.0)
-        up = gemm(op.name + ".lora_b", m, n, r, dtype=op.dtype, weight=act, act=act)
+        down = gemm(op.name + ".lora_a", m, r, k, dtype=dtype, weight=act, act=act, saved_bytes=0.0)
+        up = gemm(op.name + ".lora_b", m, n, r, dtype=dtype, weight=act, act=act)
         join = pointwise(op.name + ".lora_add", "elementwise", reads=2 * m * n, writes=m * n, act=act, backward=0.0)
         return seq(widen, op, down, up, join)
 
@@ -54,6 +56,7 @@ def with_casts(tree: Node, micro_batches: Value) -> Node:
 
     One kernel reads a 16-bit tensor and writes it and its transpose in 8 bits, since Hopper's 8-bit products need both
     orders (NVIDIA, Transformer Engine user guide, FP8 primer); weights are cast once a step, for its first micro-batch.
+    The 8-bit copy is what is kept for the weight gradient. Under a frozen weight one order is enough.
     """
 
     def change(op: Op) -> Node:
@@ -63,10 +66,10 @@ def with_casts(tree: Node, micro_batches: Value) -> Node:
         groups = op.shape.get("groups", 1.0)
         back = pointwise(op.name + ".cast.grad", "quantize", reads=m * n, writes=m * n, act=2.0)
         cast = pointwise(
-            op.name + ".cast", "quantize", reads=m * k, writes=m * k, act=2.0,
+            op.name + ".cast", "quantize", reads=m * k, writes=(0.5 if op.frozen else 1.0) * m * k, act=2.0,
             cold_bytes=4.0 * n * k * groups / micro_batches, adjoint=(back,),
         )  # fmt: skip
-        return seq(cast, op)
+        return seq(cast, op.but(saved_bytes=op.saved_bytes * BYTES["fp8"] / op.shape["act"]))
 
     return rewrite(tree, change)
 

@@ -78,23 +78,27 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
         saved_bytes=kept, frozen=style.frozen,
     ).but(parameters=moe.router_parameters)  # fmt: skip
     permuted = where(layout.ep > 1, own * moe.top_k, rows) if sharded else rows
-    permute = unary("moe.permute", "elementwise", permuted * hidden, style, backward=1.0)
-    unpermute = unary("moe.unpermute", "elementwise", permuted * hidden, style, saved=style.act, backward=1.0)
+    # The gates' probabilities are applied inside the experts, so that their outputs need not be kept.
+    moved = permuted * hidden * style.expert_passes
+    permute = unary("moe.permute", "elementwise", moved, style, backward=1.0)
+    unpermute = unary("moe.unpermute", "elementwise", moved, style, backward=1.0)
     up = grouped_gemm("moe.up", rows, ups * size, hidden, **common)
     act = activation("moe.act", rows, size, e.gated, style)
     down = grouped_gemm("moe.down", rows, hidden, size, **common)
+    copies = _copies(moe.top_k, style)
     if sharded:
         gathered = where(layout.ep > 1, rows, rows / moe.top_k)
-        dispatch = [_exchange("ep.dispatch", style.act * own * moe.top_k * hidden, layout.ep_group)]
+        sent = style.act * own * hidden * copies
+        dispatch = [_exchange("ep.dispatch", sent, layout.ep_group)]
         dispatch.append(_over_etp("all_gather", "reduce_scatter", style.act * gathered * hidden, style))
         combine = [_over_etp("reduce_scatter", "all_gather", style.act * gathered * hidden, style)]
-        combine.append(_exchange("ep.combine", style.act * own * moe.top_k * hidden, layout.ep_group))
+        combine.append(_exchange("ep.combine", sent, layout.ep_group))
     else:
         spread = layout.ep * layout.etp / layout.tp
         ranks = where(spread > 1, layout.ep * maximum(layout.etp / layout.tp, 1), 1)
         group = Group(ranks, minimum(layout.etp, layout.tp))
-        dispatch = [_exchange("ep.dispatch", style.act * rows * hidden, group)]
-        combine = [_exchange("ep.combine", style.act * rows * hidden, group)]
+        sent = style.act * rows / moe.top_k * hidden * copies
+        dispatch, combine = [_exchange("ep.dispatch", sent, group)], [_exchange("ep.combine", sent, group)]
     routed = seq(router, permute, *dispatch, up, act, down, *combine, unpermute, name="routed")
     shared: Node | None = None
     if moe.shared is not None:
@@ -102,6 +106,15 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
     if sharded:
         return seq(routed, shared, name="moe")
     return seq(enter(tokens, hidden, style), routed, shared, leave(tokens, hidden, style), name="moe")
+
+
+def _copies(top_k: int, style: Style) -> Value:
+    """How often a token is sent: to each of its experts, or over networks once to each domain that has some of them
+    (of experts that are chosen uniformly)."""
+    if not style.expert_once:
+        return top_k
+    domains = maximum(style.layout.ep * style.layout.tp / style.domain, 1.0)
+    return where(domains > 1.0, domains * (1.0 - (1.0 - 1.0 / domains) ** top_k), top_k)
 
 
 def _exchange(name: str, size: Value, group: Group) -> Op | None:

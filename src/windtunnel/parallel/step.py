@@ -13,19 +13,20 @@ from windtunnel.models.flops import counted
 from windtunnel.models.network import Block, Network
 from windtunnel.ops.build import collective, host_work
 from windtunnel.ops.fold import Totals, tree_totals
-from windtunnel.ops.gradient import gradient, only
+from windtunnel.ops.gradient import gradient
 from windtunnel.ops.pipeline import Schedule
 from windtunnel.ops.rewrite import operators
 from windtunnel.ops.tree import EMPTY, Node, Par, Pipeline, Repeat, Stage, Sync, seq
 from windtunnel.ops.values import Value
 from windtunnel.parallel.adapters import with_adapters, with_casts
 from windtunnel.parallel.block import block_tree, embedding_tree, head_tree
+from windtunnel.parallel.recompute import Recomputed, recomputed
 from windtunnel.parallel.sharding import Held, Sharding
 from windtunnel.parallel.stages import StageLayers, deal
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch, training
 from windtunnel.scenario.engines import TrainEngine
-from windtunnel.scenario.plan import Recompute, TrainPlan
+from windtunnel.scenario.plan import TrainPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +38,8 @@ class Step:
     batch: Batch
 
 
-def style_of(plan: TrainPlan, engine: TrainEngine) -> Style:
-    """How layers run under a plan."""
+def style_of(plan: TrainPlan, engine: TrainEngine, domain: int = 1) -> Style:
+    """How layers run under a plan. ``domain``: ranks in the innermost level of the interconnect."""
     frozen = plan.finetune.kind != "full"
     return Style(
         layout=plan.layout,
@@ -51,6 +52,9 @@ def style_of(plan: TrainPlan, engine: TrainEngine) -> Style:
         dropout=engine.dropout,
         context=plan.context,
         expert_imbalance=engine.expert_imbalance,
+        expert_passes=engine.expert_passes,
+        expert_once=engine.expert_dispatch == "once",
+        domain=domain,
         overlap_tp=engine.tp_overlap,
         # Where weight gradients are put off there is nothing to hide a reduction behind.
         overlap_backward=engine.tp_overlap_backward and plan.schedule != "zero-bubble",
@@ -73,10 +77,10 @@ def _shortened(batch: Batch, cp: Value) -> Batch:
     )
 
 
-def training_step(network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule) -> Step:
+def training_step(network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule, domain: int = 1) -> Step:
     """The tree of one optimizer step of ``plan`` (layout.pp a plain integer; other sizes may be arrays)."""
     batch = _shortened(training(plan.micro_batch, plan.seq, plan.document_tokens, network.views), plan.layout.cp)
-    builder = _Builder(network, plan, engine, style_of(plan, engine), batch, schedule.overlaps)
+    builder = _Builder(network, plan, engine, style_of(plan, engine, domain), batch, schedule.overlaps)
     built = [builder.stage(layers) for layers in deal(network, int(plan.layout.pp))]
     tree = Pipeline(tuple(stage for stage, _ in built), plan.micro_batches, schedule, plan.virtual_stages, "step")
     return Step(tree, tuple(held for _, held in built), batch)
@@ -89,9 +93,14 @@ class _Part:
     forward: Node
     backward: Node
     weight: Node
-    core: Node
+    recomputed: Recomputed
     holds: Totals
     adapters: Value
+
+    @property
+    def experts(self) -> bool:
+        """Whether it routes tokens to experts."""
+        return any(op.expert for op in operators(self.forward))
 
 
 class _Builder:
@@ -106,13 +115,17 @@ class _Builder:
 
     def _part(self, tree: Node) -> _Part:
         if self.plan.finetune.kind != "full":
-            tree = with_adapters(tree, self.plan.finetune, self.style.act)
+            tree = with_adapters(tree, self.plan.finetune, self.style.linear.activations)
         if self.plan.linear.compute == "fp8":
             tree = with_casts(tree, self.plan.micro_batches)
         backward, weight = gradient(tree, self.engine.gradient_bytes)
-        core = only(tree, "core") if self.plan.recompute == "selective" else EMPTY
         adapters = sum(op.parameters for op in operators(tree) if ".lora_" in op.name)
-        return _Part(tree, backward, weight, core, tree_totals(tree), adapters)
+        again = recomputed(tree, self.plan.recompute, self.engine.selective, self.engine.recompute_stops)
+        return _Part(tree, backward, weight, again, tree_totals(tree), adapters)
+
+    @property
+    def _by_operator(self) -> bool:
+        return self.plan.recompute == "selective" and self.engine.selective == "operators"
 
     def _layer(self, block: Block, encoder: bool) -> _Part:
         key = (block, encoder)
@@ -132,7 +145,7 @@ class _Builder:
 
     def stage(self, layers: StageLayers) -> tuple[Stage, Held]:
         """One group of like stages."""
-        plan, engine, n = self.plan, self.engine, layers.layers
+        plan, engine = self.plan, self.engine
         body = [(self._layer(b, True), k) for b, k in counted(layers.encoder)]
         body += [(self._layer(b, False), k) for b, k in counted(layers.blocks)]
         before, after = self._edges(layers)
@@ -141,15 +154,15 @@ class _Builder:
             *(p.forward for p in before),
             *(Repeat(k, p.forward, f"{k} layers") for p, k in body),
             *(p.forward for p in after),
-            host_work("issue", engine.host_s_per_layer * n),
+            host_work("issue", self._issue_s(body)),
             name="forward",
         )
         backward: Node = seq(
-            *self._again(body, n),
+            *self._again(body),
             *(p.backward for p in reversed(after)),
             *(Repeat(k, p.backward, f"{k} layers") for p, k in reversed(body)),
             *(p.backward for p in before),
-            host_work("issue.back", engine.host_s_per_layer * engine.host_backward_ratio * n),
+            host_work("issue.back", engine.host_backward_ratio * self._issue_s(body)),
             name="backward",
         )
         weight: Node = seq(
@@ -179,15 +192,17 @@ class _Builder:
             together = Par((forward, both), engine.interference, "forward beside backward")
         return Stage(layers.count, forward, backward, weight, self._send(), epilogue, together), held
 
-    def _again(self, body: list[tuple[_Part, int]], layers: int) -> list[Node]:
+    def _issue_s(self, body: list[tuple[_Part, int]]) -> float:
+        """Host seconds to issue the layers' forward passes."""
+        engine = self.engine
+        return sum(k * (engine.host_s_per_layer + engine.expert_host_s * p.experts) for p, k in body)
+
+    def _again(self, body: list[tuple[_Part, int]]) -> list[Node]:
         """What recomputation runs before the backward pass."""
+        again: list[Node] = [Repeat(k, p.recomputed.tree) for p, k in body if p.recomputed.tree is not EMPTY]
         if self.plan.recompute == "full":
-            repeated: list[Node] = [Repeat(k, p.forward) for p, k in body]
-            issue = host_work("issue.again", self.engine.host_s_per_layer * layers)
-            return [seq(*repeated, issue, name="recompute")]
-        if self.plan.recompute == "selective":
-            return [seq(*(Repeat(k, p.core) for p, k in body if p.core is not EMPTY), name="recompute")]
-        return []
+            again.append(host_work("issue.again", self._issue_s(body)))
+        return [seq(*again, name="recompute")] if again else []
 
     def _send(self) -> Node:
         """One boundary: each tp rank sends a shard of the sequence (arXiv 2104.04473, section 4.1, scatter/gather)."""
@@ -215,21 +230,11 @@ class _Builder:
             outside = held("dense_frozen", ends) + held("dense", ends)
         own = batch.tokens / (plan.layout.tp if plan.sequence_parallel else 1)
         layer_input = self.style.act * own * self.network.hidden_size
-        kept, core = held("saved", body), held("saved_core", body)
-        saved, transient = _saved(kept, core, plan.recompute, layer_input, layers.layers)
+        saved: Value = layer_input * layers.layers * (plan.recompute == "full" or self._by_operator)
+        saved = saved + sum((k * p.recomputed.kept for p, k in body), 0.0)
+        transient = sum((k * p.recomputed.brought_back for p, k in body), 0.0) / max(layers.layers, 1)
         logits: Value = 0.0
         if layers.last and self.network.has_head:
             logits = batch.sequences * self.network.vocab_size / plan.layout.tp
         saved = saved + held("saved", [(p, 1) for p in edges])
         return Held(layers, dense, expert, frozen, saved, transient, logits, outside)
-
-
-def _saved(
-    everything: Value, core: Value, recompute: Recompute, layer_input: Value, layers: int
-) -> tuple[Value, Value]:
-    """Activation bytes of a stage's layers: (kept a micro-batch, brought back at once by recomputation)."""
-    if recompute == "full":
-        return layer_input * layers, everything / max(layers, 1)
-    if recompute == "selective":
-        return everything - core, core / max(layers, 1)
-    return everything, 0.0

@@ -17,7 +17,8 @@ class Style:
     ``context``: how attention is spread over cp: blocks of keys passed round (ring, arXiv 2310.01889) or heads
     exchanged (ulysses, arXiv 2309.14509). ``overlap_tp``: tensor-parallel collectives are cut into pieces that run
     beside the GEMM that makes or needs them; ``overlap_backward``: those of the backward pass run beside the gradient
-    kernels of the layer they belong to.
+    kernels of the layer they belong to. ``expert_once``: over networks a token travels once to each ``domain`` of ranks
+    joined faster.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -30,6 +31,9 @@ class Style:
     dropout: bool = False
     context: Literal["ring", "ulysses"] = "ring"
     expert_imbalance: float = 1.0
+    expert_passes: float = 1.0
+    expert_once: bool = False
+    domain: int = 1
     overlap_tp: bool = False
     overlap_backward: bool = False
     interference: float = 0.1

@@ -77,6 +77,22 @@ class TrainEngine(_Profile):
     """Tensor-parallel communication is pipelined with the GEMM beside it."""
     logits_bytes: float = Field(6, gt=0)
     """Bytes held at once for each logit of a micro-batch."""
+    selective: Literal["core", "operators"] = "core"
+    """What selective recomputation runs again: attention's inside (Megatron-LM), or all but every other product and
+    attention (torchtitan)."""
+    recompute_stops: bool = False
+    """Full recomputation of a layer stops where all is there that its backward pass reads: without its last product."""
+    expert_tp: Literal["tp", "one"] = "tp"
+    """Tensor-parallel ranks inside an expert when the plan does not say."""
+    expert_dispatch: Literal["copies", "once"] = "copies"
+    """Tokens travel to experts in a copy for each expert, or over networks once to each node that has some of them
+    (DeepEP, HybridEP)."""
+    expert_passes: float = Field(1, ge=1)
+    """Times that the permutation of tokens for experts, and its undoing, move what one pass moves (probabilities,
+    padding, index arithmetic and masks in kernels of their own)."""
+    expert_host_s: float = Field(0, ge=0)
+    """Host seconds that a layer of experts adds to its forward pass: waiting for token counts, issuing the experts'
+    kernels."""
     dropout: bool = False
     """Dropout is applied where the architecture has it (models before 2022)."""
     vocab_multiple: int = Field(128, gt=0)

@@ -50,7 +50,7 @@ def train_scenario(options: TrainOptions) -> TrainScenario:
     assert isinstance(loaded, TrainEngine)
     warnings: list[str] = []
     engine = with_own_constants(loaded, options.calibration, warnings)
-    layout = train_layout(options, network, cluster, warnings)
+    layout = train_layout(options, network, cluster, warnings, 1 if engine.expert_tp == "one" else None)
     seq = _sequence(options, network, warnings)
     global_batch = _global_batch(options, layout, warnings)
     precision = options.precision
@@ -101,8 +101,11 @@ def train_scenario(options: TrainOptions) -> TrainScenario:
     return TrainScenario(options, network, cluster, engine, plan, tuple(warnings))
 
 
-def train_layout(options: TrainOptions, network: Network, cluster: Cluster, warnings: list[str]) -> Layout:
-    """Degrees of parallelism on this cluster; dp is what is left unless it is given.
+def train_layout(
+    options: TrainOptions, network: Network, cluster: Cluster, warnings: list[str], etp: int | None = None
+) -> Layout:
+    """Degrees of parallelism on this cluster; dp is what is left unless it is given. ``etp``: the framework's own
+    choice for networks with experts (None: tp).
 
     Raises:
         ScenarioError: degrees that do not fit the cluster or the network.
@@ -136,7 +139,9 @@ def train_layout(options: TrainOptions, network: Network, cluster: Cluster, warn
     check_stages(network, pp)
     if tp > cluster.levels[0].domain and tp > cluster.node_size:
         warnings.append(f"tp={tp} spans nodes of {cluster.node_size}: its collectives cross the scale-out network")
-    etp = options.etp or (tp if not has_experts(network) or (tp * cp * dp) % (tp * options.ep) == 0 else 1)
+    if etp is None or not has_experts(network):
+        etp = tp if not has_experts(network) or (tp * cp * dp) % (tp * options.ep) == 0 else 1
+    etp = options.etp or etp
     check_experts(network, options.ep, etp, tp, tp * cp * dp)
     return Layout(tp=tp, pp=pp, dp=dp, cp=cp, ep=options.ep, etp=etp)
 

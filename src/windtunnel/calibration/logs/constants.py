@@ -8,6 +8,7 @@ from typing import Any
 
 from windtunnel.cost import Calibration, effective_dtype, load_calibration
 from windtunnel.cost.kernels import WIDER
+from windtunnel.cost.sustained import at_power
 from windtunnel.hardware.yaml_file import read_user_yaml
 from windtunnel.scenario.engines import ServeEngine, TrainEngine
 from windtunnel.scenario.own_engine import SECTION
@@ -119,7 +120,7 @@ def target(engine: str, calibration: str | None, log: str, scenarios: Iterable[T
     for scenario in scenarios:
         accelerator = scenario.cluster.accelerator
         used = effective_dtype(accelerator, scenario.plan.linear.compute)
-        found = _sustained(load_calibration(accelerator, calibration), used)
+        found = _sustained(at_power(load_calibration(accelerator, calibration), accelerator), used)
         own = devices.setdefault(accelerator.name, {})
         for table, entries in found.items():
             own.setdefault(table, {}).update(entries)

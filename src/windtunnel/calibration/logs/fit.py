@@ -27,8 +27,11 @@ FEW = 0.05
 """That of logs with hardly more observations than constants, whose residuals say nothing of their error."""
 HUBER = 1.5
 """Residuals in standard deviations from which on they count linearly."""
-STEP = 0.1
-"""Of finite differences, in prior widths: simulated latencies are steps at smaller ones."""
+STEP = 1.0
+"""Of finite differences, in prior widths: at smaller ones, iterations that begin a little earlier or later move
+latencies as much as the constants do, and every constant seems to be known."""
+SMALL = 0.05
+"""A step, in prior widths, that ends the descent."""
 LOST = 3.0
 """Logarithmic error of what is measured and not predicted (a request that is never answered)."""
 ITERATIONS = 20
@@ -141,7 +144,7 @@ def _descended(model: _Model, u: Floats, free: Sequence[int], jacobian: Floats, 
         before = _loss(model.errors(u)[use], spread, u)
         tried = (u + part * step for part in (1.0, 0.5, 0.25, 0.125, 0.0625))
         moved = next((t for t in tried if _loss(model.errors(t)[use], spread, t) < before), u)
-        small = float(np.abs(moved - u).max()) < STEP / 2
+        small = float(np.abs(moved - u).max()) < SMALL
         u = moved
         if small and fresh:
             break
