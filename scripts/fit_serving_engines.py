@@ -52,7 +52,7 @@ BOUNDS: Mapping[str, tuple[tuple[str, float, float], ...]] = {
     "vllm@2024": (STEP, SEQUENCE, FIRST),
     "vllm@2023": (("host_s_per_step", 0, 20e-3), SEQUENCE, LAYER),
     "sglang": (SAMPLING, FIRST),
-    "tensorrt-llm": (SAMPLING, FIRST),
+    "tensorrt-llm": (STEP, SEQUENCE, FIRST),
     "tensorrt-llm@2024": (STEP, SEQUENCE),
     "transformers": (STEP, LAYER),
 }

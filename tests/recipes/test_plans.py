@@ -44,7 +44,7 @@ def test_an_engine_profile(follow: Follow) -> None:
         assert own.plan["engine"] == "vllm@lab"
         assert (own.plan["chunk"], own.plan["block_size"]) == (512, base.plan["block_size"])
         waiting = own.decode.time_s["host"] - base.decode.time_s["host"]
-        assert waiting == pytest.approx(4.5e-3)
+        assert waiting == pytest.approx(5e-3)
         assert own.e2e_s - own.ttft_s == pytest.approx(31 * own.tpot_s)
         assert own.e2e_s > base.e2e_s + 0.25
 
@@ -69,7 +69,7 @@ def test_an_engine_profile(follow: Follow) -> None:
 def test_every_key_of_a_profile_is_explained() -> None:
     """The page on engines has a row for each key."""
     page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
-    explained = set(re.findall(r"^\| `([a-z_]+)` \|", page, flags=re.M))
+    explained = set(re.findall(r"^\| `([a-z0-9_]+)` \|", page, flags=re.M))
     keys = set(TrainEngine.model_fields) | set(ServeEngine.model_fields)
     assert explained == keys - {"name", "kind", "description", "sources"}
 
