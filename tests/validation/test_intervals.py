@@ -12,7 +12,7 @@ from windtunnel.validation import intervals
 from windtunnel.validation.intervals import cross_validated, fit_classes, held_out_band, quantiles
 from windtunnel.validation.residual import Residual
 
-KIND = {"command": "train", "engine": "fsdp", "device": "h100-sxm", "family": "hopper", "calibrated": True}
+KIND = {"command": "train", "engine": "fsdp", "family": "hopper", "experts": False, "calibrated": True}
 
 
 def residuals(groups: int, rows: int, seed: int, between: float = 0.1, within: float = 0.05) -> list[Residual]:
@@ -31,7 +31,7 @@ def residuals(groups: int, rows: int, seed: int, between: float = 0.1, within: f
 def test_a_new_group_is_covered_in_four_of_five_rows(seed: int) -> None:
     known = residuals(30, 10, seed)
     classes, held = fit_classes(known)
-    key = "step_time_s|train|fsdp|hopper"
+    key = "step_time_s|dense|train|fsdp|hopper"
     inside = sum(held[key][r.group][0] <= r.measured <= held[key][r.group][1] for r in known)  # type: ignore[index]
     assert 0.78 <= inside / len(known) <= 0.86
     assert classes[key].low < 1 < classes[key].high
@@ -39,10 +39,10 @@ def test_a_new_group_is_covered_in_four_of_five_rows(seed: int) -> None:
 
 
 def test_a_class_needs_several_models() -> None:
-    assert fit_classes(residuals(2, 50, 0)) == ({}, {})
-    classes, held = fit_classes(residuals(3, 50, 0))
+    assert fit_classes(residuals(3, 50, 0)) == ({}, {})
+    classes, held = fit_classes(residuals(4, 50, 0))
     assert classes
-    # Without one of three groups too few are left.
+    # Without one of four groups too few are left.
     assert all(ends is None for of in held.values() for ends in of.values())
 
 
@@ -51,7 +51,7 @@ def test_a_group_is_judged_by_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
     classes, held = fit_classes(known)
     monkeypatch.setattr(intervals, "known_classes", lambda: classes)
     monkeypatch.setattr(intervals, "_held_out", lambda: held)
-    key = "step_time_s|train|fsdp|hopper"
+    key = "step_time_s|dense|train|fsdp|hopper"
     own, other = held_out_band(KIND, "step_time_s", "s/3"), held_out_band(KIND, "step_time_s", "elsewhere")
     assert own is not None
     assert (own.low, own.high) == held[key]["s/3"]

@@ -12,7 +12,7 @@ import numpy as np
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
 from windtunnel.cost.calibration import Calibration
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
-from windtunnel.engine.intervals import Sure, sure
+from windtunnel.engine.intervals import Kind, Sure, sure
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
@@ -140,7 +140,8 @@ def _sure(scenario: InferScenario, course: Course, calibrated: bool, gpus: int) 
     o = scenario.options
     made = o.replicas * o.batch * o.output / course.makespan
     values = {"tpot_s": course.tpot if o.output > 1 else None, "ttft_s": course.ttft, "output_tokens_per_second": made}
-    known = sure("infer", scenario.engine.name, scenario.cluster.accelerator, calibrated, values)
+    family, experts = scenario.cluster.accelerator.family, has_experts(scenario.network)
+    known = sure(Kind("infer", scenario.engine.name, family, experts, calibrated), values)
     if known.interval is None:
         return known
     ends = dict(known.interval)

@@ -1,8 +1,9 @@
 """How far a prediction may be off: 80 % intervals from the residuals of measured runs of its class.
 
-``residuals.json`` holds, for each class of runs (command, metric, engine, device family), the factors of a prediction
-between which 80 % of measurements lay, as ``scripts/fit_intervals.py`` found them. A prediction takes the closest class
-with enough runs; one for a device without kernel measurements is no surer than such devices were in measured runs.
+``residuals.json`` holds, for each class of runs (command, metric, engine, device family, dense or with experts), the
+factors of a prediction between which 80 % of measurements lay, as ``scripts/fit_intervals.py`` found them. A prediction
+takes the closest class with enough runs; one for a device without kernel measurements is no surer than such devices
+were in measured runs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-from windtunnel.hardware.machine import Accelerator
 
 FILE = Path(__file__).parent / "residuals.json"
 ANY = "*"
@@ -35,29 +34,41 @@ class Band:
     about: str
 
 
-def keys(command: str, metric: str, engine: str, family: str) -> list[str]:
-    """The classes that a prediction may belong to, the closest first."""
-    base = engine.partition("@")[0]
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What decides how sure a prediction is. ``engine``: the profile's name; ``family``: of the device; ``experts``:
+    the model has mixtures of experts; ``calibrated``: the device's kernels were measured."""
+
+    command: str
+    engine: str
+    family: str
+    experts: bool
+    calibrated: bool
+
+
+def keys(kind: Kind, metric: str) -> list[str]:
+    """The classes that a prediction may belong to, the closest first: those of dense models or of mixtures of experts,
+    of which it is known less well what routing costs, before those of both."""
+    c, e, base, f = kind.command, kind.engine, kind.engine.partition("@")[0] + "@*", kind.family
+    model = "experts" if kind.experts else "dense"
     ways = [
-        (command, engine, family), (command, engine, ANY), (command, base, ANY), (ANY, engine, ANY), (ANY, base, ANY),
-        (command, ANY, family), (command, ANY, ANY), (ANY, ANY, ANY),
+        (c, e, f), (c, e, ANY), (ANY, e, ANY), (c, base, ANY), (ANY, base, ANY), (c, ANY, f), (c, ANY, ANY),
+        (ANY, ANY, ANY),
     ]  # fmt: skip
-    return list(dict.fromkeys("|".join((metric, *way)) for way in ways))
+    return list(dict.fromkeys("|".join((metric, m, *way)) for m in (model, ANY) for way in ways))
 
 
-def uncalibrated_key(command: str, metric: str) -> str:
+def uncalibrated_key(kind: Kind, metric: str) -> str:
     """The class of devices without kernel measurements."""
-    return f"{metric}|{command}|uncalibrated"
+    return f"{metric}|{'experts' if kind.experts else 'dense'}|{kind.command}|uncalibrated"
 
 
-def choose(
-    find: Callable[[str], Band | None], command: str, metric: str, engine: str, family: str, calibrated: bool
-) -> Band | None:
+def choose(find: Callable[[str], Band | None], kind: Kind, metric: str) -> Band | None:
     """The band of the closest class that ``find`` knows."""
-    band = next((b for k in keys(command, metric, engine, family) if (b := find(k)) is not None), None)
-    if calibrated or band is None:
+    band = next((b for k in keys(kind, metric) if (b := find(k)) is not None), None)
+    if kind.calibrated or band is None:
         return band
-    wider = find(uncalibrated_key(command, metric))
+    wider = find(uncalibrated_key(kind, metric))
     if wider is None:
         return band
     return Band(
@@ -74,9 +85,9 @@ def known_classes() -> Mapping[str, Band]:
     return {key: Band(**fields) for key, fields in data.items()}
 
 
-def band(command: str, metric: str, engine: str, family: str, calibrated: bool) -> Band | None:
+def band(kind: Kind, metric: str) -> Band | None:
     """The factors for one metric of a prediction; None where nothing of the kind was ever measured."""
-    return choose(known_classes().get, command, metric, engine, family, calibrated)
+    return choose(known_classes().get, kind, metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +107,7 @@ NOTHING = Sure(None, None)
 
 
 def sure(
-    command: str,
-    engine: str,
-    accelerator: Accelerator,
-    calibrated: bool,
+    kind: Kind,
     values: Mapping[str, float | None],
     rates: Mapping[str, float | None] = MappingProxyType({}),
 ) -> Sure:
@@ -107,7 +115,7 @@ def sure(
 
     The words are about the main metric; a metric of which nothing was measured has no interval.
     """
-    found = {m: band(command, m, engine, accelerator.family, calibrated) for m in values}
+    found = {m: band(kind, m) for m in values}
     interval = {
         metric: {"low": value * b.low, "high": value * b.high}
         for metric, value in values.items()

@@ -13,11 +13,12 @@ import numpy as np
 from windtunnel.cost import load_calibration
 from windtunnel.engine.answer import sureness
 from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, make_fleets
-from windtunnel.engine.intervals import sure
+from windtunnel.engine.intervals import Kind, sure
 from windtunnel.engine.replay import compared, replayed_log
 from windtunnel.engine.service import run_service
 from windtunnel.engine.work import Ran, physics
 from windtunnel.ops.values import Array
+from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.simulate import Role, SimulateScenario, simulate_scenario
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.simulation import SimulateResult
@@ -90,7 +91,8 @@ def with_interval(scenario: SimulateScenario, result: SimulateResult) -> Simulat
     o = scenario.options
     if o.rate == math.inf or str(o.arrivals or "").startswith("closed"):
         values["output_tokens_per_second"] = result.output_tokens_per_second
-    known = sure("simulate", setup.engine.name, scenario.cluster.accelerator, result.calibrated, values)
+    family, experts = scenario.cluster.accelerator.family, has_experts(scenario.network)
+    known = sure(Kind("simulate", setup.engine.name, family, experts, result.calibrated), values)
     return replace(
         result, interval=known.interval, confidence=known.confidence, warnings=[*result.warnings, *known.warnings]
     )

@@ -8,7 +8,7 @@ from typing import Any
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
 from windtunnel.cost.sustained import at_power
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
-from windtunnel.engine.intervals import sure
+from windtunnel.engine.intervals import Kind, sure
 from windtunnel.engine.run import whole_run
 from windtunnel.hardware.machine import Cluster
 from windtunnel.models.flops import (
@@ -105,9 +105,10 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         "hfu": hardware_flops / seconds / gpus / float(peak) if peak else None,
     }
     known = sure(
-        "train", scenario.engine.name, cluster.accelerator, calibrated,
-        {"step_time_s": seconds, "memory_bytes.total": float(memory.total)}, {**rates, **used},
-    )  # fmt: skip
+        Kind("train", scenario.engine.name, cluster.accelerator.family, has_experts(network), calibrated),
+        {"step_time_s": seconds, "memory_bytes.total": float(memory.total)},
+        {**rates, **used},
+    )
     return TrainResult(
         model=network.name,
         on=scenario.options.on,

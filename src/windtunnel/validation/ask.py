@@ -14,6 +14,8 @@ from typing import Any
 from windtunnel import engine
 from windtunnel.errors import Infeasible, ScenarioError
 from windtunnel.hardware import parse_cluster
+from windtunnel.models import load_network
+from windtunnel.scenario.checks import has_experts
 from windtunnel.validation.intervals import held_out_band
 from windtunnel.validation.residual import Answers, Refused, Residual, Verdict
 from windtunnel.validation.table import Row
@@ -76,6 +78,7 @@ def answer_row(row: Row, folder: Path, data: Path | None) -> Answer:
         "engine": str(answer["plan"].get("engine", "")),
         "device": cluster.accelerator.name,
         "family": cluster.accelerator.family,
+        "experts": has_experts(load_network(options.model)),
         "calibrated": bool(answer["calibrated"]),
         "precision": str(answer["plan"].get("precision", "")),
         "mfu": answer.get("mfu"),

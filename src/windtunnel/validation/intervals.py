@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from windtunnel.engine.intervals import FILE, Band, choose, keys, known_classes, uncalibrated_key
+from windtunnel.engine.intervals import ANY, FILE, Band, Kind, choose, keys, known_classes, uncalibrated_key
 from windtunnel.ops.values import Array
 from windtunnel.scenario.files import write_file
 from windtunnel.validation.residual import Residual
 
 HELD_OUT = Path(__file__).parent / "held_out.json"
 COVERAGE = 0.8
-FEWEST_ROWS, FEWEST_GROUPS = 8, 3
+FEWEST_ROWS, FEWEST_GROUPS = 8, 4
 STRETCHES = (0.6, 4.0)
 """Smallest and largest factor."""
 
@@ -42,11 +42,16 @@ def metric_key(metric: str) -> str:
     return metric.removesuffix(".mean").removesuffix("_per_gpu")
 
 
+def kind_of(fields: Mapping[str, Any]) -> Kind:
+    """What decides on the class, of all that is known of a row."""
+    return Kind(*(fields[name] for name in ("command", "engine", "family", "experts", "calibrated")))
+
+
 def class_keys(residual: Residual) -> list[str]:
     """Every class that a measured figure counts in."""
-    kind, metric = residual.kind, metric_key(residual.metric)
-    found = keys(kind["command"], metric, kind["engine"], kind["family"])
-    return found if kind["calibrated"] else [*found, uncalibrated_key(kind["command"], metric)]
+    kind, metric = kind_of(residual.kind), metric_key(residual.metric)
+    found = keys(kind, metric)
+    return found if kind.calibrated else [*found, uncalibrated_key(kind, metric)]
 
 
 def quantiles(values: Array, weights: Array, at: Sequence[float]) -> list[float]:
@@ -106,13 +111,14 @@ def _big_enough(groups: Mapping[str, Array]) -> bool:
 
 
 def _about(key: str) -> str:
-    parts = key.split("|")[1:]
+    _, model, *parts = key.split("|")
+    what = {"dense": "dense models", "experts": "models with experts", ANY: "all models"}[model]
     if parts[-1] == "uncalibrated":
-        return f"{parts[0]} on devices without kernel measurements"
-    command, engine, family = (p if p != "*" else "" for p in parts)
-    return " ".join(
-        filter(None, [command or "all commands,", engine or "all engines", f"on {family}" if family else ""])
-    )
+        return f"{parts[0]}, {what} on devices without kernel measurements"
+    command, engine, family = (p if p != ANY else "" for p in parts)
+    where = f" on {family}" if family else ""
+    who = f"every {engine[:-2]}" if engine.endswith("@*") else engine or "all engines"
+    return f"{command or 'all commands'} with {who}, {what}{where}"
 
 
 def fit_classes(residuals: Iterable[Residual]) -> tuple[Classes, HeldOut]:
@@ -172,4 +178,4 @@ def held_out_band(kind: Mapping[str, Any], metric: str, group: str) -> Band | No
         ends = without[group]
         return None if ends is None else replace(found, low=ends[0], high=ends[1])
 
-    return choose(find, kind["command"], metric_key(metric), kind["engine"], kind["family"], kind["calibrated"])
+    return choose(find, kind_of(kind), metric_key(metric))

@@ -12,8 +12,8 @@ from typing import Any
 class Residual:
     """``metric`` in SI units. ``group``: source and model, the unit that cross-validation leaves out.
 
-    ``kind``: what decides how sure a prediction is (command, engine, device and its family, whether that device is
-    calibrated), and what a simpler model would need (precision, the predicted mfu).
+    ``kind``: what decides how sure a prediction is (command, engine, device and its family, experts or none, whether
+    the device is calibrated), and what a simpler model would need (precision, the predicted mfu).
     ``interval``: the prediction's own (low, high), if it has one. ``ask``: the request as it can be pasted, for what a
     command answered.
     """
