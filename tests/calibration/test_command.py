@@ -86,7 +86,7 @@ def test_another_kind_of_file_is_told_apart(calibrate: Run, tmp_path: Path) -> N
     path.write_text('{"answer": 42}\n')
     ran = calibrate("--from", str(path), "--on", "a6000")
     assert ran.code == 2
-    assert "results.json" in ran.err
+    assert "is no log that is known" in ran.err
 
 
 def test_without_torch_it_says_how_to_install_it(calibrate: Run, monkeypatch: pytest.MonkeyPatch) -> None:
