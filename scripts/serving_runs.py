@@ -1,4 +1,4 @@
-"""Writes docs/serving-runs.md: simulations beside the measured serving runs that were at hand.
+"""Writes docs/serving-runs.md: simulations beside two sets of measured serving runs, in full.
 
 Usage: python scripts/serving_runs.py --data DIR [--out docs]
 
@@ -39,31 +39,40 @@ MOMENTS = 16
 INTRODUCTION = """\
 # Simulated serving runs
 
-Simulations beside the measured serving runs that were at hand: the requests of each at their own times, the engine
-as its settings are stated. It is **not a validation**: there is no held-out run in it.
+Two sets of measured serving runs in full: each statistic of vLLM's replays and their course over time, and each engine
+of the runs under Poisson arrivals. The simulations have the requests of each at their own times and the engine as its
+settings are stated. [Validation](validation.md) has the errors and intervals of these sets ([s5-replays] and
+[s3-apex], where the engines of one run are taken together) and of all others.
 
-- The engine constants of `vllm` and `vllm@2024` were fitted by `scripts/fit_serving_engines.py` to these runs among
-  others. The 1.35 of mixed attention and the kernels of both workstation GPUs were fitted to kernel measurements of the
-  same authors, engine and machines as the first set.
-- The 2,589 cache blocks of the RTX 4090 are not stated by the run. An earlier study derived them from the memory
-  utilization in its settings; the capacity that the memory model finds by itself is shown beside them. What that sets
-  aside beside weights and cache was chosen by this run.
+[s5-replays]: validation.md#s5-replays
+[s3-apex]: validation.md#s3-apex
+
+**Nothing on this page is held out.** What was chosen by these runs:
+
+- `first_token_s` and `host_s_per_sequence` of `vllm`, and these and `host_s_per_step` of `vllm@2024`, were fitted by
+  `scripts/fit_serving_engines.py` to the first and the second set, among others. The `mixed_attention` of 1.35 and the
+  kernels of both workstation GPUs were fitted to kernel measurements of the same authors, engine and machines as the
+  first set.
+- The 2,589 cache blocks of the RTX 4090 are not stated by the run. They were derived from the memory utilization in its
+  settings; the capacity that the memory model finds by itself is shown beside them. What that sets aside beside weights
+  and cache (`workspace_bytes`) was chosen by this run.
 
 What it says:
 
 - Queueing and cache pressure are right where the step time is: the RTX 4090's run has 230 requests in the queue and
   preemptions. At saturation an error in step time or in cache capacity is a multiple of that in TTFT.
-- Steps of dense models in bf16 and fp8 at tensor-parallel degrees 1 to 8 are within a few per cent.
+- Steps of dense models in bf16 and fp8 at tensor-parallel degrees 1 to 8 are within 10 % in every row, and so are the
+  first tokens of bf16 prompts in every row whose measurement is not in doubt (remarks 2 and 3 below).
 
-Known, and not in the model:
+What it does not explain:
 
-1. Contexts of unequal length, of which the longest ends the attention kernel: decoding batches of 35 to 65 sequences on
-   the RTX PRO 6000 take longer than predicted, larger and smaller ones do not.
-2. `queue` counts from a request's arrival, vLLM's own figure from when the scheduler took it in between two steps, so
+1. First tokens of the fp8 model come about a fifth earlier than measured, also in rows that are not in doubt.
+2. As the RTX PRO 6000's run ends, batches of 35 to 60 sequences take longer than predicted, larger ones do not. Perhaps
+   it is contexts of unequal length, of which the longest ends the attention kernel; they are not in the model.
+3. `queue` counts from a request's arrival, vLLM's own figure from when the scheduler took it in between two steps, so
    short queues cannot be compared.
 
-`windtunnel validate` sets many more runs beside predictions. None has a prefix cache, swapping, disaggregated pools,
-autoscaling or failures.
+No run has a prefix cache, swapping, disaggregated pools, autoscaling or failures.
 
 Written by `scripts/serving_runs.py`.
 """
