@@ -20,7 +20,7 @@ class Lane:
     request's cached tokens are its ``origin`` + k.
 
     ``contexts`` [view]: what the next step's decodes attend to in all, growing by ``climbs`` a step. ``buckets``
-    [view][k mod block]: decodes that need a new block in step k. ``live`` of the ``n`` decodes have not ended (a
+    [view, k mod block]: decodes that need a new block in step k. ``live`` of the ``n`` decodes have not ended (a
     padded batch keeps those that have). ``groups``: when their last tokens came, and of how many. ``fetching``: who
     has a place and waits for blocks from below device memory; ``landed``: whose have come, not yet noticed.
     """

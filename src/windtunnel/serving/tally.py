@@ -25,7 +25,7 @@ FIRST_GAP = 10**9
 
 
 class Tally:
-    """Counters of one engine. Cells [size][column]: pure decoding by sequences, then iterations with prompts by size.
+    """Counters of one engine. Cells [size, column]: pure decoding by sequences, then iterations with prompts by size.
 
     ``gaps``: times between tokens by bin. ``log``: the first stretches of iterations, at most ``log_size``.
     """

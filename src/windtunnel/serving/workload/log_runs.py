@@ -2,7 +2,7 @@
 
 vLLM: ``vllm bench serve --save-result --save-detailed`` (vllm/benchmarks/serve.py). SGLang: ``python -m
 sglang.bench_serving --output-file FILE --output-details`` (sglang/bench_serving.py). Both count a request's time from
-when it was sent: ``ttfts`` [N], then ``itls`` [N][messages after the first].
+when it was sent: ``ttfts`` [N], then ``itls`` [N, messages after the first].
 """
 
 from __future__ import annotations
