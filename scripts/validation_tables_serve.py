@@ -12,19 +12,12 @@ where nothing is said. ``{data}`` stands for DIR in options that name a file.
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
-LEADING = ("label", "group", "source", "command", "remark", "config")
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+from validation_table import OUT, Row, read, table
+from windtunnel.scenario.files import write_file
 
 
 def number(text: str) -> float | None:
@@ -90,8 +83,8 @@ def _closed_row(r: dict[str, str]) -> Row:
         "group": f"{harness}/{model}", "source": f"{S6}: {r['source_group'].removesuffix('.csv')}",
         "command": "simulate",
         "remark": _closed_remark(r, fixed),
-        "measured.ttft_s.mean": float(r["silicon_ttft_ms"]) / 1e3,
         "measured.tpot_s.mean": float(r["silicon_tpot_ms"]) / 1e3,
+        "measured.ttft_s.mean": float(r["silicon_ttft_ms"]) / 1e3,
         "model": model, "on": f"{tp * dp}x{system}", "tp": tp, "dp": dp if dp > 1 else "",
         "ep": ep if experts else "", "etp": etp if experts and etp > 1 else "", "precision": precision or "",
         "engine": engine, "arrivals": f"closed:concurrency={concurrency}", "requests": TURNS * concurrency,
@@ -221,8 +214,8 @@ def mlperf(folder: Path) -> Iterator[Row]:
             row |= {"rate": "inf", "measured.output_tokens_per_second": tokens}
         else:
             row |= {
-                "arrivals": "poisson", "rate": samples, "measured.ttft_s.mean": float(r["ttft_mean_ns"]) / 1e9,
-                "measured.tpot_s.mean": float(r["tpot_mean_ns"]) / 1e9,
+                "arrivals": "poisson", "rate": samples, "measured.tpot_s.mean": float(r["tpot_mean_ns"]) / 1e9,
+                "measured.ttft_s.mean": float(r["ttft_mean_ns"]) / 1e9,
             }  # fmt: skip
         yield row
 
@@ -241,7 +234,7 @@ def splitwise(folder: Path) -> Iterator[Row]:
             "group": f"Splitwise/{r['model']} {device} tp{tp}", "command": "infer",
             "source": "Mutinifni/splitwise-sim@8f99e7d data/perf_model.csv (arXiv 2311.18677)",
             "remark": "",
-            "measured.ttft_s": float(r["prompt_time_ms"]) / 1e3, "measured.tpot_s": float(r["token_time_ms"]) / 1e3,
+            "measured.tpot_s": float(r["token_time_ms"]) / 1e3, "measured.ttft_s": float(r["prompt_time_ms"]) / 1e3,
             "model": "llama-2-70b", "on": f"{tp}x{device}", "tp": int(tp), "precision": "fp16",
             "engine": "vllm@2023", "batch": int(r["batch_size"]), "input": int(r["prompt_size"]),
             "output": int(r["token_size"]),
@@ -305,7 +298,7 @@ def apex(folder: Path) -> Iterator[Row]:
         yield {
             "label": f"{short} {workload} {rate}/s {replicas} x tp{tp}", "group": f"APEX+/{short}",
             "source": "microsoft/apex_plus@8769096 vllm/results", "command": "simulate", "remark": remark,
-            "measured.ttft_s.mean": mean("ttft_mean_s"), "measured.tpot_s.mean": mean("tpot_mean_s"), "model": short,
+            "measured.tpot_s.mean": mean("tpot_mean_s"), "measured.ttft_s.mean": mean("ttft_mean_s"), "model": short,
             "on": f"{int(tp) * int(replicas)}xh100-sxm", "tp": int(tp), "replicas": int(replicas),
             "precision": rows[0]["precision"].partition(" ")[0], "kv_precision": "bf16", "engine": "vllm@2024",
             "all_reduce": "nccl",
@@ -357,28 +350,10 @@ TABLES: dict[str, tuple[str, Callable[[Path], Iterator[Row]]]] = {
 }
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    columns = list(LEADING)
-    columns += sorted({k for r in rows for k in r if k.startswith("measured.")})
-    columns += list(dict.fromkeys(k for r in rows for k in r if k not in columns))
-    labels = [r["label"] for r in rows]
-    for i, r in enumerate(rows):  # repeated measurements of one configuration
-        earlier = labels[:i].count(r["label"])
-        if earlier:
-            r["label"] += f" ({earlier + 1})"
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        for r in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()})
-    part.replace(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("src/windtunnel/validation/data"))
+    parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for name, (folder, make) in TABLES.items():
@@ -386,7 +361,7 @@ def main() -> None:
             print(f"{name}: not available")
             continue
         rows = list(make(given.data / folder))
-        write(given.out / f"{name}.csv", rows)
+        write_file(given.out / f"{name}.csv", table(rows))
         print(f"{name}: {len(rows)} rows")
 
 

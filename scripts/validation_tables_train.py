@@ -9,18 +9,14 @@ in its table; each function says what it leaves out and what it had to assume.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import windtunnel
+from validation_table import OUT, Row, read, table
 from windtunnel.scenario.files import write_file
 
-OUT = Path(windtunnel.__file__).parent / "validation" / "data"
-FIRST = ("label", "group", "source", "command", "remark", "config")
 GB, GIB = 1e9, 2**30
 TUNING = "41 stages are printed, 1 is taken; micro-batch, rank, targets and lengths are not stated"
 SQUAD = 256
@@ -29,12 +25,6 @@ NEMO_DEVICES = {
     "DGX-H100": "h100-sxm", "DGX-H200": "h200-sxm", "DGX-B200": "b200-sxm", "DGX-B300": "b300-sxm",
     "DGX-GB200": "gb200", "DGX-GB300": "gb300",
 }  # fmt: skip
-Row = dict[str, Any]
-
-
-def read(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(newline="") as file:
-        yield from csv.DictReader(file)
 
 
 def whole(text: str) -> int | None:
@@ -485,41 +475,18 @@ SETS: dict[str, tuple[Callable[[Path], Iterator[Row]], str, str, str]] = {
 }  # fmt: skip
 
 
-def cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return json.dumps(value, separators=(",", ":"))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def table(rows: list[Row]) -> str:
-    """CSV text; a label met before gets a number, since labels are unique."""
-    seen: dict[str, int] = {}
-    for r in rows:
-        count = seen[r["label"]] = seen.get(r["label"], 0) + 1
-        if count > 1:
-            r["label"] += f" #{count}"
-    keys = {k for r in rows for k, v in r.items() if v is not None and v != ""}
-    order = list(dict.fromkeys(k for r in rows for k in r if k in keys))
-    measured = [k for k in order if k.startswith("measured.")]
-    names = [*FIRST, *measured, *(k for k in order if k not in FIRST and k not in measured)]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([cell(r.get(k)) for k in names] for r in rows)
-    return file.getvalue()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     for name, (make, title, source, note) in SETS.items():
-        rows = list(make(given.data))
+        try:
+            rows = list(make(given.data))
+        except FileNotFoundError:
+            print(f"{name}: not available")
+            continue
+        given.out.mkdir(parents=True, exist_ok=True)
         write_file(given.out / f"{name}.csv", table(rows))
         fields = {"kind": "train", "title": title, "source": source, "note": note}
         lines = [f"{k}: {json.dumps(v, ensure_ascii=False) if k != 'kind' else v}" for k, v in fields.items() if v]

@@ -1,9 +1,13 @@
-"""What all tests share: how Hypothesis searches, where the measured data are, and a service to report on."""
+"""What all tests share: how Hypothesis searches, where the measured data are, the command line run in this process, and
+a service to report on."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from windtunnel.cli import main
 from windtunnel.scenario.results import Bottleneck
 from windtunnel.scenario.simulation import SimulateResult
 from windtunnel.scenario.workload import Slo
@@ -32,6 +37,40 @@ def measured_data() -> Path:
     if not folder:
         pytest.skip("WINDTUNNEL_DATA does not name a folder of measured data")
     return Path(folder)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> dict[str, Any]:
+        """The one object on standard output; NaN and infinity would not be JSON."""
+
+        def refuse(text: str) -> None:
+            raise AssertionError(f"{text} is no JSON")
+
+        value = json.loads(self.out, parse_constant=refuse)
+        assert isinstance(value, dict)
+        return value
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """``run("train", "gpt2", "--json")``: the exit code, standard output and standard error."""
+    monkeypatch.delenv("WINDTUNNEL_DEBUG", raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments: str) -> Ran:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
 
 
 class FakeService:

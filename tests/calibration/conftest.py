@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 
 from windtunnel.calibration.forms import families, inherited, predict, rates_of
 from windtunnel.calibration.layout import Table, table_of
-from windtunnel.cli import main
 from windtunnel.cost.calibration import load_calibration
 from windtunnel.hardware import parse_cluster
 
@@ -74,29 +72,11 @@ def synthetic() -> Synthetic:
     return Synthetic()
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What one run of the command line gave."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> dict[str, Any]:
-        value = json.loads(self.out)
-        assert isinstance(value, dict)
-        return value
-
-
 @pytest.fixture
-def calibrate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+def calibrate(run: Callable[..., Any]) -> Callable[..., Any]:
     """``calibrate("--from", "kernels.csv")``: the exit code, standard output and standard error."""
-    monkeypatch.delenv("WINDTUNNEL_DEBUG", raising=False)
-    monkeypatch.setenv("COLUMNS", "100")
 
-    def run(*arguments: str, command: str = "calibrate") -> Ran:
-        code = main([command, *arguments])
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
+    def asked(*arguments: str, command: str = "calibrate") -> Any:
+        return run(command, *arguments)
 
-    return run
+    return asked

@@ -86,16 +86,16 @@ def test_scores_are_of_the_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(data_sets()))
-def test_shipped_tables_are_whole(name: str) -> None:
+def test_shipped_tables_are_whole(name: str, tmp_path: Path) -> None:
     found = data_sets()[name]
     rows = found.rows()
     assert found.title
     assert found.source
     assert len({row.label for row in rows}) == len(rows)
     assert all(row.source and "/" in row.group and (row.measured or row.fits is not None) for row in rows)
-    for row in rows:
-        if not row.config and not row.needs_data:
-            row.request(Path("unused"), None)
+    for row in rows[:: max(len(rows) // 200, 1)]:
+        if not row.needs_data:
+            row.request(tmp_path, None)
 
 
 def test_sets_are_found_by_name_and_kind() -> None:
