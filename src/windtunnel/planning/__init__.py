@@ -1,0 +1,1 @@
+"""The best way to run it: search over plans of training and of serving."""

@@ -1,0 +1,46 @@
+"""The answer of ``windtunnel plan`` as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from windtunnel.scenario.results import PRIVATE, Answer
+
+Plan = Mapping[str, Any]
+"""``plan``: {option: value} that reproduces it; ``command``: a line that can be pasted; and its metrics, named as the
+command that it reproduces names them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanResult(Answer):
+    """What a search found. Fields as CONTRACT.md gives them.
+
+    ``question``: "train" or "serve". ``evaluated`` legal plans were priced (see ``planning``), of which ``feasible``
+    met every limit; ``why_not`` counts the others by reason, illegal combinations included. ``best``: the best of the
+    feasible, in order; ``pareto``: those that no other beats in every respect of ``pareto_axes``. ``nearest``: where
+    nothing is feasible, the plan that misses by least, with ``binding`` {``constraint``, ``value``, ``limit``,
+    ``ratio``}. ``obvious``: the plan that a user would have tried first, with why it lost. ``frontier``: points of a
+    throughput-latency curve (serving). ``seconds``: of the search.
+    """
+
+    question: str
+    model: str
+    on: Sequence[str]
+    objective: str
+    evaluated: int
+    feasible: int
+    seconds: float
+    best: Sequence[Plan]
+    pareto: Sequence[Plan]
+    pareto_axes: Sequence[str]
+    why_not: Mapping[str, int]
+    nearest: Plan | None = None
+    binding: Mapping[str, Any] | None = None
+    obvious: Mapping[str, Any] | None = None
+    frontier: Sequence[Mapping[str, Any]] = ()
+    resumed: int = 0
+    warnings: Sequence[str] = ()
+    search: Mapping[str, Any] = field(default_factory=dict)
+    exported: Mapping[str, str] = field(default_factory=dict, metadata=PRIVATE)
