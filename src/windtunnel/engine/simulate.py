@@ -12,7 +12,7 @@ import numpy as np
 
 from windtunnel.cost import load_calibration
 from windtunnel.engine.answer import sureness
-from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, make_fleets
+from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, Prepared, make_fleets
 from windtunnel.engine.intervals import Kind, sure
 from windtunnel.engine.replay import compared, replayed_log
 from windtunnel.engine.service import run_service
@@ -57,13 +57,17 @@ def simulate(options: SimulateOptions, *, progress: Progress | None = None) -> S
 
 
 def simulate_workload(
-    scenario: SimulateScenario, workload: Workload, *, progress: Progress | None = None
+    scenario: SimulateScenario,
+    workload: Workload,
+    *,
+    progress: Progress | None = None,
+    prepared: Prepared | None = None,
 ) -> SimulateResult:
-    """The answer for requests that are there already."""
+    """The answer for requests that are there already. ``prepared``: see :func:`~windtunnel.engine.fleet.make_fleets`."""
     calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
     asked = Asked(scenario, workload)
-    fleets = make_fleets(scenario, asked, calibration, LOGGED)
+    fleets = make_fleets(scenario, asked, calibration, LOGGED, prepared)
     setting = _setting(scenario, fleets, calibrated, [*doubts, *_unused(scenario, workload)])
     slo, warmup = scenario.slo, scenario.options.warmup
     if setting.shortfall_bytes > 0:

@@ -1,0 +1,1 @@
+"""``plan serve``: the best service for a workload and an SLO."""

@@ -1,0 +1,110 @@
+"""From what a search found to the answer of ``plan serve``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from windtunnel.planning.serve.question import Question
+from windtunnel.planning.serve.search import Entry, Outcome, Run
+from windtunnel.planning.serve.space import Design
+from windtunnel.planning.serve.work import Job
+
+PARETO_AXES = ("cost_usd_per_million_tokens", "ttft_s", "tpot_s")
+"""Smaller is better; of TTFT and TPOT the percentile that is held to the SLO."""
+
+FRONTIER_RATES = (0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5)
+"""Of the rate that was asked for, where the throughput-latency curve is taken beside that rate itself."""
+
+FRONTIER_PLANS = 3
+
+_FIRST = (
+    "on", "set", "tp", "pp", "dp", "ep", "replicas", "prefill", "decode", "engine", "precision", "kv_precision",
+    "chunk", "max_batch", "trace", "arrivals", "rate", "requests", "input_length", "output_length", "slo", "seed",
+)  # fmt: skip
+"""Options that a command begins with."""
+
+
+def command(plan: Mapping[str, Any]) -> str:
+    """A line that can be pasted: ``windtunnel simulate MODEL --on … --tp …``. ``plan``: all its options."""
+    place = {name: i for i, name in enumerate(("model", *_FIRST))}
+    words = ["windtunnel", "simulate"]
+    for name, value in sorted(plan.items(), key=lambda item: place.get(item[0], len(place))):
+        flag = "--" + name.replace("_", "-")
+        if name == "model":
+            words.append(str(value))
+        elif name == "set":
+            words += [word for key, figure in value.items() for word in (flag, f"{key}={_text(figure)}")]
+        elif isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [flag, _text(value)]
+    return shlex.join(words)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return str(value)
+
+
+def described(question: Question, design: Design, finding: Mapping[str, Any]) -> dict[str, Any]:
+    """A measured plan as the answer holds it."""
+    machine = question.machines[design.machine]
+    counts = finding["counts"]
+    used = design.accelerators(counts)
+    plan = {**question.fixed, **design.plan(machine, counts)}
+    if finding["rate"] != question.rate:
+        plan["rate"] = finding["rate"]
+    percentiles = {m: finding[m] for m in ("ttft_s", "tpot_s", "e2e_s")}
+    return {
+        "plan": plan,
+        "command": command(plan),
+        "accelerators": used,
+        "cost_usd_per_hour": machine.cost_usd_per_hour(used),
+        "rate_requests_per_second": finding["rate"],
+        "slo_percentile": {"percentile": question.percentile, **percentiles},
+        "slo_ratio": finding["ratio"],
+        "slo_binding": finding["binding"],
+        **finding["metrics"],
+    }
+
+
+def measured(run: Run, entries: Sequence[Entry], question: Question) -> list[dict[str, Any]]:
+    """The findings of entries' plans, as ``simulate`` answers them."""
+    jobs = [Job("measure", e.design, None, e.guess, other_rate(question, e)) for e in entries]
+    return [findings[0] for findings in run([(job,) for job in jobs])]
+
+
+def other_rate(question: Question, entry: Entry) -> float | None:
+    """The rate of an entry where it is not the one that was asked for."""
+    rate = entry.finding.get("rate")
+    return None if rate == question.rate else rate
+
+
+def pareto(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that no other beats in every respect, cheapest first; of equals the first."""
+    rows = [tuple(_axis(p, axis) for axis in PARETO_AXES) for p in plans]
+    kept: list[int] = []
+    for i, row in enumerate(rows):
+        beaten = any(
+            all(a <= b for a, b in zip(other, row, strict=True)) and (other != row or j < i)
+            for j, other in enumerate(rows)
+            if j != i
+        )
+        if not beaten:
+            kept.append(i)
+    return [plans[i] for i in sorted(kept, key=lambda i: rows[i])]
+
+
+def _axis(plan: Mapping[str, Any], axis: str) -> float:
+    value = plan["slo_percentile"].get(axis, plan.get(axis))
+    return float("inf") if value is None else float(value)
+
+
+def nearest(outcome: Outcome) -> Entry | None:
+    """Of the plans that miss the SLO, the one that misses by least."""
+    return min(outcome.missed, key=lambda e: (e.order[1], e.design.text), default=None)

@@ -1,0 +1,113 @@
+"""Where plans are simulated: price lists and caches of an engine are made once and used for all its trials."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from windtunnel.cost import load_calibration
+from windtunnel.engine.fleet import Prepared, prepare
+from windtunnel.engine.simulate import simulate_workload
+from windtunnel.planning.serve.bounds import Bounds, bounds
+from windtunnel.planning.serve.question import Question, beginning
+from windtunnel.planning.serve.space import Design
+from windtunnel.planning.serve.trial import Verdict, judge
+from windtunnel.scenario.simulate import simulate_scenario
+from windtunnel.scenario.simulation import SimulateResult
+
+KEPT = 24
+"""Designs whose price lists are kept: a few megabytes each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """A simulation of ``counts`` engines with the first ``requests``, ``rate`` a second."""
+
+    design: Design
+    counts: tuple[int, ...]
+    requests: int
+    rate: float | None
+    result: SimulateResult
+    verdict: Verdict
+
+
+class Bench:
+    """Simulates designs of one question. Every trial sees the same requests: only what is compared differs."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.trials: list[Trial] = []
+        self._prepared: OrderedDict[Design, Prepared] = OrderedDict()
+
+    def prepared(self, design: Design) -> Prepared:
+        """Its engines on the whole workload.
+
+        Raises:
+            ScenarioError: a number format or a kernel that the machine has no price for.
+        """
+        found = self._prepared.get(design)
+        if found is None:
+            q = self.question
+            machine = q.machines[design.machine]
+            scenario = simulate_scenario(q.options(design.plan(machine, [1] * len(design.engines))))
+            calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
+            found = self._prepared[design] = prepare(scenario, q.workload, calibration)
+            if len(self._prepared) > KEPT:
+                self._prepared.popitem(last=False)
+        self._prepared.move_to_end(design)
+        return found
+
+    def fits(self, design: Design) -> bool:
+        return all(size.shortfall_bytes <= 0 for each in self.prepared(design).values() for _, size in each)
+
+    def bounds(self, design: Design) -> Bounds:
+        """Of a design with one kind of engine."""
+        q = self.question
+        ((_, sized),) = self.prepared(design)["engine"]
+        cached = bool(q.asked.prefix_cache or q.asked.cache_tiers)
+        return bounds(sized, q.workload, q.limits, q.percentile, prefix_cache=cached, warmup_s=q.asked.warmup)
+
+    def run(
+        self, design: Design, counts: Sequence[int], requests: int | None = None, rate: float | None = None
+    ) -> Trial:
+        """``rate``: other than the one that is asked for."""
+        q = self.question
+        machine = q.machines[design.machine]
+        workload = q.workload if rate is None else q.at_rate(rate)
+        whole = requests is None or requests >= len(workload)
+        if requests is not None:
+            workload = beginning(workload, requests)
+        scenario = simulate_scenario(q.options(design.plan(machine, counts), rate))
+        result = simulate_workload(scenario, workload, prepared=self.prepared(design))
+        return self._kept(design, counts, rate, result, not whole)
+
+    def exactly(self, design: Design, counts: Sequence[int], rate: float | None = None) -> Trial:
+        """As ``simulate`` answers it, nothing shared with other trials."""
+        q = self.question
+        machine = q.machines[design.machine]
+        scenario = simulate_scenario(q.options(design.plan(machine, counts), rate))
+        workload = q.workload if rate is None else q.exactly(rate)
+        return self._kept(design, counts, rate, simulate_workload(scenario, workload), False)
+
+    def _kept(
+        self, design: Design, counts: Sequence[int], rate: float | None, result: SimulateResult, halves: bool
+    ) -> Trial:
+        if result.partial:  # the event loop has taken the interrupt for itself
+            raise KeyboardInterrupt
+        q = self.question
+        verdict = judge(q, result, halves=halves)
+        n = len(result.workload)
+        trial = Trial(design, tuple(counts), n, q.rate if rate is None else rate, result, verdict)
+        self.trials.append(trial)
+        return trial
+
+
+def allowed_replicas(question: Question, design: Design, given: Sequence[int] | None) -> list[int]:
+    """Numbers of engines of a design with one kind of them that the cluster and the budget have room for."""
+    machine, each = question.machines[design.machine], design.engines[0].accelerators
+    most = machine.cluster.count // each
+    price, budget = machine.cost_usd_per_hour(each), question.asked.budget
+    if budget is not None and price is not None:
+        most = min(most, int(budget * (1 + 1e-12) / price))
+    return [n for n in given if n <= most] if given is not None else list(range(1, most + 1))

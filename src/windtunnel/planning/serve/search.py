@@ -1,0 +1,201 @@
+"""The search: bounds and a short part of the workload for every design, longer parts for those that are left.
+
+What is exact: the bounds (:mod:`~windtunnel.planning.serve.bounds`), and the last rung, which simulates the whole
+workload as ``simulate`` does. What is heuristic: that more engines never do worse (bisection), and that a design which
+is far behind on the first requests of the workload is not the best on all of them (:data:`MARGINS`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from windtunnel.planning.serve.question import Question
+from windtunnel.planning.serve.space import Design, Space
+from windtunnel.planning.serve.work import Chunk, Job
+
+SHORTEST = 1000
+"""Requests of the shortest rung at least."""
+
+GROWTH = 4
+"""Requests of a rung over those of the one before."""
+
+RUNGS = 3
+
+MARGINS = (0.5, 0.2)
+"""After a rung, designs worse than the best by more than this fraction are left out (of the first and later rungs)."""
+
+SHARE = 1 / 3
+"""Designs that go on from a rung at most, unless that is fewer than :data:`FEWEST`, or three times the plans that are
+to be shown."""
+
+FEWEST = 12
+
+WAVE = 8
+"""Designs on the last rung between two looks at the best cost so far: the same for any number of workers."""
+
+BEHIND = "worse than others on the first {:,} requests"
+DEARER = "cannot cost less than the plans shown, by the bound on their cost"
+
+Run = Callable[[Sequence[Chunk]], list[list[dict[str, Any]]]]
+"""Evaluates chunks: the findings of each, in order."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """A design and what the last rung found of it."""
+
+    design: Design
+    finding: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def guess(self) -> tuple[int, ...]:
+        return tuple(self.finding.get("counts", ()))
+
+    @property
+    def order(self) -> tuple[float, float, str]:
+        """Best first; of equals, the one that is further from its limits."""
+        score, ratio = self.finding.get("score"), self.finding.get("ratio")
+        return (math.inf if score is None else score, math.inf if ratio is None else ratio, self.design.text)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """``good``: plans that meet the SLO on the whole workload, best first. ``missed``: those that do not, though there
+    is no room for more engines. ``rungs``: how many designs were simulated with how many requests."""
+
+    good: list[Entry] = field(default_factory=list)
+    missed: list[Entry] = field(default_factory=list)
+    why_not: Counter[str] = field(default_factory=Counter)
+    rungs: list[dict[str, int]] = field(default_factory=list)
+
+
+def rungs(requests: int) -> list[int]:
+    """Lengths of the simulations, the whole workload last."""
+    found = [requests]
+    while len(found) < RUNGS and found[0] // GROWTH >= SHORTEST:
+        found.insert(0, found[0] // GROWTH)
+    return found
+
+
+def search(question: Question, space: Space, run: Run) -> Outcome:
+    """Every design of the space, down to the plans that meet the SLO."""
+    outcome = Outcome()
+    entries = [Entry(design) for design in space.colocated]
+    lengths = rungs(len(question.workload))
+    for number, length in enumerate(lengths[:-1]):
+        entries = _rung(question, outcome, run, entries, length)
+        entries = _best_of(question, outcome, entries, length, MARGINS[min(number, len(MARGINS) - 1)])
+    _last(question, outcome, run, entries)
+    outcome.good.sort(key=lambda e: e.order)
+    return outcome
+
+
+def _jobs(entries: Iterable[Entry], requests: int | None, most: Mapping[int, int] | None = None) -> list[Chunk]:
+    """Chunks of designs that share a layout."""
+    groups: dict[Any, list[Job]] = {}
+    for i, entry in enumerate(entries):
+        job = Job(
+            "best", entry.design, requests, entry.guess, entry.finding.get("rate"), None if most is None else most[i]
+        )
+        layout = entry.design.machine, *(e.layout for e in entry.design.engines)
+        groups.setdefault(layout, []).append(job)
+    return [tuple(jobs) for jobs in groups.values()]
+
+
+def _run(run: Run, entries: Sequence[Entry], chunks: Sequence[Chunk]) -> None:
+    """Have the chunks evaluated; each finding goes to its entry."""
+    by_design = {entry.design: entry for entry in entries}
+    for chunk, findings in zip(chunks, run(chunks), strict=True):
+        for job, finding in zip(chunk, findings, strict=True):
+            by_design[job.design].finding = finding
+
+
+def _rung(question: Question, outcome: Outcome, run: Run, entries: list[Entry], requests: int) -> list[Entry]:
+    """Those that may meet the SLO."""
+    _run(run, entries, _jobs(entries, requests))
+    left = []
+    tried = 0
+    for entry in entries:
+        if "score" in entry.finding:
+            tried += 1
+            left.append(entry)
+        else:
+            outcome.why_not[entry.finding["reason"]] += 1
+            if "ratio" in entry.finding:
+                outcome.missed.append(entry)
+    outcome.rungs.append({"requests": requests, "designs": tried})
+    return left
+
+
+def _best_of(
+    question: Question, outcome: Outcome, entries: list[Entry], requests: int, margin: float
+) -> list[Entry]:
+    """Those that go on from a rung."""
+    meeting = sorted((e for e in entries if e.finding["meets"]), key=lambda e: e.order)
+    most = max(math.ceil(SHARE * len(entries)), FEWEST, 3 * question.asked.top)
+    if not meeting:
+        # Nothing does on so few requests: those go on that are nearest.
+        nearest = sorted(entries, key=lambda e: (e.order[1], e.design.text))
+        kept = nearest[:most]
+    else:
+        limit = meeting[0].order[0] * (1 + margin)
+        kept = [e for e in meeting if e.order[0] <= limit][:most]
+        if len(kept) < question.asked.top:
+            kept = meeting[: question.asked.top]
+        # What just misses on the first requests may do on all of them.
+        near = [e for e in entries if not e.finding["meets"] and e.order[1] <= 1 + margin]
+        kept += sorted(near, key=lambda e: (e.order[1], e.design.text))[: max(most - len(kept), 0)]
+    going = {e.design for e in kept}
+    for entry in entries:
+        if entry.design not in going:
+            missed = not entry.finding["meets"]
+            outcome.why_not[entry.finding["reason"] if missed else BEHIND.format(requests)] += 1
+            if missed:
+                outcome.missed.append(entry)
+    return kept
+
+
+def _last(question: Question, outcome: Outcome, run: Run, entries: list[Entry]) -> None:
+    """The whole workload. With objective=cost, designs that cannot be among the best are left out on the way."""
+    entries = sorted(entries, key=lambda e: e.order)
+    priced = question.objective == "cost" and all("score" in e.finding for e in entries)
+    size = WAVE if priced else max(len(entries), 1)
+    tried = 0
+    for start in range(0, len(entries), size):
+        wave = entries[start : start + size]
+        caps = None
+        if priced:
+            caps = {i: _most(question, outcome, e.design) for i, e in enumerate(wave)}
+        _run(run, wave, _jobs(wave, None, caps))
+        for entry in wave:
+            if "score" not in entry.finding:
+                outcome.why_not[entry.finding["reason"] or DEARER] += 1
+                if "ratio" in entry.finding:
+                    outcome.missed.append(entry)
+                continue
+            tried += 1
+            if entry.finding["meets"]:
+                outcome.good.append(entry)
+            else:
+                outcome.why_not[entry.finding["reason"]] += 1
+                outcome.missed.append(entry)
+    outcome.rungs.append({"requests": len(question.workload), "designs": tried})
+
+
+def _most(question: Question, outcome: Outcome, design: Design) -> int:
+    """Engines with which a plan can still cost no more than the worst that is to be shown: it is paid for at least
+    until the last request comes, for at most all tokens."""
+    scores = sorted(e.order[0] for e in outcome.good)
+    whole = question.machines[design.machine].cluster.count
+    workload = question.workload
+    last = float(workload.arrival_s[-1])
+    hourly = question.machines[design.machine].cost_usd_per_hour(design.engines[0].accelerators)
+    if len(scores) < question.asked.top or workload.closed or question.asked.duration is not None or not hourly:
+        return whole
+    tokens = float(workload.output_tokens.sum())
+    least = hourly * last / 3600 / tokens * 1e6
+    return whole if least <= 0 else min(int(scores[question.asked.top - 1] / least * (1 + 1e-9)), whole)

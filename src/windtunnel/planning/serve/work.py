@@ -1,0 +1,210 @@
+"""One chunk of the search: designs that share a layout, each brought to the best counts of engines, or measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from windtunnel.errors import ScenarioError
+from windtunnel.planning.serve.bench import Bench, Trial, allowed_replicas
+from windtunnel.planning.serve.bracket import digits, fewest, highest
+from windtunnel.planning.serve.question import Question
+from windtunnel.planning.serve.space import NO_MEMORY, Design
+from windtunnel.planning.serve.trial import METRICS, shown
+
+BOUND = {
+    "ttft_s": "TTFT: one prompt alone takes longer than the limit",
+    "tpot_s": "TPOT: a decode alone takes longer than the limit",
+    "e2e_s": "E2E: a request alone takes longer than the limit",
+}
+"""Reasons by the metric that no number of engines brings below its limit."""
+
+TOO_FEW = "needs more engines than the cluster or the budget has room for, by the bound on their work"
+MISSES = {
+    "ttft_s": "TTFT misses its limit with all engines that there is room for",
+    "tpot_s": "TPOT misses its limit with all engines that there is room for",
+    "e2e_s": "E2E misses its limit with all engines that there is room for",
+}
+NO_FORMAT = "the machine has no price for this number format or kernel"
+NO_COUNT = "no number of engines that is allowed fits the cluster or the budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be found of a design.
+
+    ``best``: the counts of engines, or the highest rate, that are best, on the first ``requests``; ``counts``: a guess
+    (none: begin at the bounds), ``most``: more engines in all are of no use; ``rate``: a guess. ``rate``: the highest
+    rate of ``counts``, on the whole workload. ``measure``: all metrics of ``counts`` at ``rate`` (None: as asked) on the
+    whole workload, as ``simulate`` answers.
+    """
+
+    kind: Literal["best", "rate", "measure"]
+    design: Design
+    requests: int | None = None
+    counts: tuple[int, ...] = ()
+    rate: float | None = None
+    most: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The same in every run of a question, and unlike that of any other job."""
+        return f"{self.kind} {self.design.text} n={self.requests} {self.counts} rate={self.rate} most={self.most}"
+
+
+Chunk = tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """What all chunks have in common. ``replicas``: the only counts of engines that are allowed, or all."""
+
+    question: Question
+    replicas: tuple[int, ...] | None
+
+
+_bench: tuple[Shared, Bench] | None = None
+"""That of the question that this process works on."""
+
+
+def key(chunk: Chunk) -> str:
+    return "; ".join(job.text for job in chunk)
+
+
+def evaluate(shared: Shared, chunk: Chunk) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(Every simulation, as columns; a finding for each job, in their order)."""
+    global _bench
+    if _bench is None or _bench[0] is not shared:
+        _bench = (shared, Bench(shared.question))
+    bench = _bench[1]
+    bench.trials.clear()
+    find = {"best": partial(_best, shared.replicas), "rate": _highest_rate, "measure": _measured}
+    findings = [find[job.kind](bench, job) for job in chunk]
+    table = _columns(bench.trials, shared.question)
+    bench.trials.clear()
+    return table, {"findings": findings}
+
+
+def _best(replicas: Sequence[int] | None, bench: Bench, job: Job) -> dict[str, Any]:
+    """The counts of engines that are best; ``reason`` where there are none."""
+    q, design = bench.question, job.design
+    try:
+        if not bench.fits(design):
+            return {"reason": NO_MEMORY}
+    except ScenarioError as error:
+        return {"reason": NO_FORMAT, "said": str(error)}
+    allowed = allowed_replicas(q, design, replicas)
+    if not allowed:
+        return {"reason": NO_COUNT}
+    bound = bench.bounds(design)
+    worst = max(bound.least, key=lambda m: bound.least[m] / q.limits[m], default=None)
+    if worst is not None and bound.least[worst] > q.limits[worst]:
+        ratio = bound.least[worst] / q.limits[worst]
+        return {"reason": BOUND[worst], "ratio": ratio, "counts": [allowed[-1]], "bound": True}
+    if q.objective == "throughput":
+        return _fastest(bench, job, (allowed[-1],))
+    least = bound.replicas
+    enough = [n for n in allowed if n >= least]
+    if not enough:
+        return {"reason": TOO_FEW, "ratio": least / allowed[-1], "counts": [allowed[-1]], "bound": True}
+    if q.objective == "latency":
+        return _found(q, bench.run(design, [enough[-1]], job.requests), least)
+    return _fewest(bench, job, enough, least)
+
+
+def _fewest(bench: Bench, job: Job, allowed: Sequence[int], least: int) -> dict[str, Any]:
+    """The smallest number of engines that meets the SLO."""
+    q, trials = bench.question, dict[int, Trial]()
+
+    def meets(n: int) -> bool:
+        trials[n] = bench.run(job.design, [n], job.requests)
+        return trials[n].verdict.meets
+
+    worth = [n for n in allowed if job.most is None or n <= job.most]
+    if not worth:
+        return {"reason": "", "least": least}
+    n = fewest(meets, worth, job.counts[0] if job.counts else allowed[0])
+    last = trials[max(trials) if n is None else n]
+    if n is None and worth[-1] < allowed[-1]:
+        return {"reason": "", "least": least}
+    return _found(q, last, least)
+
+
+def _fastest(bench: Bench, job: Job, counts: tuple[int, ...]) -> dict[str, Any]:
+    """The highest rate that meets the SLO."""
+    q, trials = bench.question, dict[float, Trial]()
+
+    def meets(rate: float) -> bool:
+        trials[rate] = bench.run(job.design, counts, job.requests, rate)
+        return trials[rate].verdict.meets
+
+    start = job.rate if job.rate is not None else q.rate
+    assert start is not None
+    rate = highest(meets, start)
+    return _found(q, trials[min(trials) if rate is None else rate], 1)
+
+
+def _found(question: Question, trial: Trial, least: int) -> dict[str, Any]:
+    """What is said of a trial. ``score``: what the objective makes small."""
+    result, verdict = trial.result, trial.verdict
+    match question.objective:
+        case "cost":
+            score = result.cost_usd_per_million_tokens
+        case "energy":
+            score = result.energy_j_per_token
+        case "latency":
+            score = verdict.values["e2e_s"]
+        case _:
+            score = None if not trial.rate else 1 / trial.rate
+    metric = verdict.binding
+    return {
+        "counts": list(trial.counts),
+        "rate": trial.rate,
+        "meets": verdict.meets,
+        "ratio": _plain(verdict.ratio),
+        "binding": metric,
+        "score": _plain(score),
+        "cost_usd_per_million_tokens": result.cost_usd_per_million_tokens,
+        "least": least,
+        "reason": None if verdict.meets or metric is None else MISSES[metric],
+        **{name: _plain(verdict.values[name]) for name in METRICS},
+    }
+
+
+def _highest_rate(bench: Bench, job: Job) -> dict[str, Any]:
+    return _fastest(bench, job, job.counts)
+
+
+def _measured(bench: Bench, job: Job) -> dict[str, Any]:
+    trial = bench.exactly(job.design, job.counts, job.rate)
+    return {**_found(bench.question, trial, 1), "metrics": shown(trial.result), "warnings": trial.result.warnings}
+
+
+def _plain(value: float | None) -> float | None:
+    """JSON has no infinity."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _columns(trials: Sequence[Trial], question: Question) -> Mapping[str, Any]:
+    def floats(values: Sequence[float | None]) -> Any:
+        return np.array([math.nan if v is None else v for v in values], np.float64)
+
+    n = len(trials)
+    return {
+        "design": np.array([t.design.text for t in trials], dtype=object),
+        "on": np.array([question.machines[t.design.machine].on for t in trials], dtype=object),
+        "engines": np.fromiter((sum(t.counts) for t in trials), np.int64, n),
+        "accelerators": np.fromiter((t.design.accelerators(t.counts) for t in trials), np.int64, n),
+        "requests": np.fromiter((t.requests for t in trials), np.int64, n),
+        "rate": floats([t.rate for t in trials]),
+        "meets": np.fromiter((t.verdict.meets for t in trials), np.bool_, n),
+        **{m: floats([t.verdict.values[m] for t in trials]) for m in METRICS},
+        "cost_usd_per_million_tokens": floats([t.result.cost_usd_per_million_tokens for t in trials]),
+        "energy_j_per_token": floats([t.result.energy_j_per_token for t in trials]),
+        "output_tokens_per_second": floats([t.result.output_tokens_per_second for t in trials]),
+    }
