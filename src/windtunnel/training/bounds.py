@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 from windtunnel.ops.pipeline import StageTimes
 from windtunnel.ops.values import Value, ceil, maximum, minimum, where
 
-
-SHORT = 0.98
-"""The lengths of the zero-bubble schedule and of DualPipe may fall 2 % short of the layout (``FEW``: of the former,
-with fewer micro-batches than ranks): their bounds, which hold for the layout, are taken so much lower."""
-FEW = 0.96
+SHORT, FEW = 0.98, 0.96
+"""The length of the zero-bubble schedule may fall so much short of the layout, with p micro-batches or more and with
+fewer: its bound, which holds for the layout, is taken lower."""
+PAIRED = 0.95
+"""DualPipe counts two passes that run together as the mean of both stages' pairs: at its edges, where pairs of one
+kind are more, a rank seems to work less than it does."""
 
 
 def alternating_least(stages: Sequence[StageTimes], micro_batches: Value, virtual_stages: Value) -> Value:
@@ -100,7 +101,7 @@ def dualpipe_least(stages: Sequence[StageTimes], micro_batches: Value) -> Value:
         total = total + s.count * (work + 2.0 * s.epilogue)
         longest = maximum(longest, where(s.count > 0, rounds * work / micro_batches + s.epilogue, 0.0))
     p = _sum(s.count for s in stages)
-    return SHORT * where(p > 1, maximum(longest, total / p), longest)
+    return PAIRED * where(p > 1, maximum(longest, total / p), longest)
 
 
 def _several(count: Value) -> bool:
