@@ -353,7 +353,8 @@ class Totals:
         _add(self.bytes, "pcie", op.pcie_bytes, times)
         _add(self.bytes, "nvme", op.nvme_bytes, times)
         if op.group is not None:
-            _add(self.messages, op.kind, op.message_bytes, times)
+            # Nobody sends to himself.
+            _add(self.messages, op.kind, where(op.group.size > 1, op.message_bytes, 0.0), times)
         _add(self.held, "saved", op.saved_bytes, times)
         if op.core:
             _add(self.held, "saved_core", op.saved_bytes, times)
