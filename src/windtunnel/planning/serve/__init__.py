@@ -1,1 +1,227 @@
-"""``plan serve``: the best service for a workload and an SLO."""
+"""``plan serve``: the best service for a workload and an SLO.
+
+:mod:`.space` lists what the rules allow, :mod:`.bounds` discards what cannot meet the SLO, :mod:`.search` simulates the
+rest on longer and longer parts of the workload (:mod:`.bench`, :mod:`.work`), and :mod:`.answer` says what came of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from windtunnel.planning.fan_out import Crew, read_workers
+from windtunnel.planning.serve import answer
+from windtunnel.planning.serve.question import Question, read_question
+from windtunnel.planning.serve.search import Entry, Outcome, search
+from windtunnel.planning.serve.space import NO_MEMORY, Space, build_space
+from windtunnel.planning.serve.work import Chunk, Job, Shared, evaluate, key
+from windtunnel.planning.store import Store
+from windtunnel.scenario.plan_options import PlanServeOptions
+from windtunnel.scenario.plans import PlanResult
+from windtunnel.serving.compiled.build import available
+
+Progress = Callable[[float, str], None]
+
+NEAREST = 6
+"""Plans that are simulated on the whole workload to find the one that misses by least."""
+
+
+def plan_serve(options: PlanServeOptions, *, progress: Progress | None = None) -> PlanResult:
+    """The best plans, with what reproduces them. ``progress`` is told the fraction that is done and the best so far.
+
+    Raises:
+        ScenarioError: the request is wrong. That no plan meets the SLO is an answer with ``feasible`` 0.
+    """
+    started = perf_counter()
+    workers = read_workers(options.workers)
+    question = read_question(options)
+    space = build_space(question)
+    available(compile=True, quick=True)
+    with ExitStack() as stack:
+        store = None
+        if options.store is not None:
+            store = stack.enter_context(Store.open(options.store, "serve", _asked(question)))
+        shared = Shared(question, space.replicas)
+        crew: Crew[Shared, Chunk] = stack.enter_context(Crew(evaluate, shared, key, workers=workers, store=store))
+        runner = _Runner(crew, store, progress)
+        outcome = search(question, space, runner)
+        return _answer(question, space, outcome, runner, started)
+
+
+class _Runner:
+    """Runs chunks on the crew, in order, and counts them."""
+
+    def __init__(self, crew: Crew[Shared, Chunk], store: Store | None, progress: Progress | None) -> None:
+        self._crew, self._store, self._progress = crew, store, progress
+        self.simulated = self.resumed = 0
+        self._stage = 0.0
+        self.said = ""
+
+    def __call__(self, chunks: Sequence[Chunk]) -> list[list[dict[str, Any]]]:
+        stored = self._store.keys if self._store is not None else frozenset[str]()
+        found: dict[str, list[dict[str, Any]]] = {}
+        for result in self._crew.run(chunks):
+            rows = len(next(iter(result.table.values()), ()))
+            self.simulated += rows
+            self.resumed += rows if result.key in stored else 0
+            found[result.key] = result.summary["findings"]
+            if self._progress is not None:
+                self._progress(self._done(len(found) / len(chunks)), self._best(result.summary["findings"]))
+        self._stage += (1 - self._stage) / 3
+        return [found[key(chunk)] for chunk in chunks]
+
+    def _done(self, of_round: float) -> float:
+        """How many rounds there will be is not known: each takes a third of what is left."""
+        return self._stage + (1 - self._stage) / 3 * of_round
+
+    def _best(self, findings: Sequence[dict[str, Any]]) -> str:
+        for finding in findings:
+            usd = finding.get("cost_usd_per_million_tokens")
+            if finding.get("meets") and usd is not None:
+                self.said = f"{self.simulated} simulations, last to meet the SLO: {usd:.3g} USD a million tokens"
+        return self.said
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    """All that the simulations depend on, as JSON."""
+    asked = question.asked.model_dump(exclude={"workers", "store", "export"})
+    w = question.workload
+    parts = [w.arrival_s, w.input_tokens, w.output_tokens, w.after, w.think_s, w.blocks, w.client, w.priority]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(b"-" if part is None else part.tobytes())
+    digest.update(repr(question.network).encode())
+    for machine in question.machines:
+        digest.update(repr(machine.cluster).encode())
+    if question.asked.calibration:
+        digest.update(Path(question.asked.calibration).read_bytes())
+    if question.asked.export is not None:
+        asked["engine"] = question.asked.export
+    if asked["rate"] is not None:
+        asked["rate"] = str(asked["rate"])
+    return {**asked, "digest": digest.hexdigest()}
+
+
+def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, started: float) -> PlanResult:
+    shown = outcome.good[: max(question.asked.top, 1)]
+    plans = [
+        answer.described(question, e.design, f)
+        for e, f in zip(shown, answer.measured(run, shown, question), strict=True)
+    ]
+    others = outcome.good[len(shown) :]
+    front = answer.pareto(
+        plans
+        + [
+            answer.described(question, e.design, f)
+            for e, f in zip(others, answer.measured(run, others, question), strict=True)
+        ]
+    )
+    nearest = binding = obvious = None
+    frontier: list[dict[str, Any]] = []
+    if plans:
+        rates = _rates(question, run, shown)
+        plans = [{**plan, "max_rate_requests_per_second": rate} for plan, rate in zip(plans, rates, strict=True)]
+        obvious = _obvious(question, space, run, shown[0], plans[0])
+        frontier = _frontier(question, run, shown, plans)
+    else:
+        nearest, binding = _nearest(question, space, outcome, run)
+    why_not = dict(space.why_not)
+    for reason, n in outcome.why_not.items():
+        why_not[reason] = why_not.get(reason, 0) + n
+    legal = len(space.colocated) + why_not.get(NO_MEMORY, 0)
+    return PlanResult(
+        question="serve",
+        model=question.network.name,
+        on=[m.on for m in question.machines],
+        objective=question.objective,
+        evaluated=legal,
+        feasible=len(outcome.good),
+        seconds=perf_counter() - started,
+        best=plans,
+        pareto=front,
+        pareto_axes=list(answer.PARETO_AXES),
+        why_not=dict(sorted(why_not.items(), key=lambda item: (-item[1], item[0]))),
+        nearest=nearest,
+        binding=binding,
+        obvious=obvious,
+        frontier=frontier,
+        resumed=run.resumed,
+        warnings=list(dict.fromkeys(question.workload.warnings)),
+        search={
+            "designs": len(space.colocated) + sum(space.why_not.values()),
+            "in_memory": len(space.colocated),
+            "rungs": outcome.rungs,
+            "simulations": run.simulated,
+        },
+    )
+
+
+def _rates(question: Question, run: _Runner, entries: Sequence[Entry]) -> list[float | None]:
+    """The highest rate at which each plan meets the SLO; None where a closed loop has none."""
+    if question.objective == "throughput":
+        return [e.finding["rate"] for e in entries]
+    if question.rate is None or not 0 < question.rate < float("inf") or not question.limits:
+        return [None for _ in entries]
+    jobs = [(Job("rate", e.design, None, e.guess),) for e in entries]
+    return [f[0]["rate"] if f[0]["meets"] else None for f in run(jobs)]
+
+
+def _obvious(
+    question: Question, space: Space, run: _Runner, best: Entry, plan: dict[str, Any]
+) -> dict[str, Any] | None:
+    """On the machine of the best plan: what would have been tried first, with as many engines as it takes."""
+    design = answer.usual(question, space.colocated, best.design.machine)
+    if design is None:
+        return None
+    ((finding,),) = run([(Job("best", design, None, (), answer.other_rate(question, best)),)])
+    if "counts" not in finding:
+        return None
+    entry = Entry(design, {"rate": question.rate, **finding})
+    (found,) = answer.measured(run, [entry], question)
+    usual = answer.described(question, design, found)
+    return {**usual, "why": answer.why_lost(question, usual, plan)}
+
+
+def _frontier(
+    question: Question, run: _Runner, entries: Sequence[Entry], plans: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rate → latency of the best plans."""
+    middle = question.rate if question.objective != "throughput" else entries[0].finding["rate"]
+    if middle is None or not 0 < middle < float("inf"):
+        return []
+    rates = [float(f"{middle * f:.4g}") for f in answer.FRONTIER_RATES]
+    every = [
+        (number, rate if rate != question.rate else None)
+        for number in range(min(answer.FRONTIER_PLANS, len(entries)))
+        for rate in sorted({*rates, float(f"{middle:.4g}")})
+    ]
+    chunks = [(Job("measure", entries[n].design, None, entries[n].guess, rate),) for n, rate in every]
+    found = run(chunks)
+    return [
+        answer.frontier_point(question, n, plans[n], findings[0]) for (n, _), findings in zip(every, found, strict=True)
+    ]
+
+
+def _nearest(
+    question: Question, space: Space, outcome: Outcome, run: _Runner
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """(The plan that misses by least, the limit that it misses)."""
+    close = [Entry(e.design, {**e.finding, "rate": question.rate}) for e in answer.close_misses(outcome, NEAREST)]
+    plans = [
+        answer.described(question, e.design, f)
+        for e, f in zip(close, answer.measured(run, close, question), strict=True)
+    ]
+    if plans:
+        plan = min(plans, key=lambda p: float("inf") if p["slo_ratio"] is None else p["slo_ratio"])
+        return plan, answer.binding(question, plan) if plan["slo_binding"] else None
+    if space.least is None:
+        return None, None
+    design, needed, there = space.least
+    machine = question.machines[design.machine]
+    options = {**question.fixed, **design.plan(machine, [1])}
+    plan = {"plan": options, "command": answer.command(options), "accelerators": design.accelerators([1])}
+    return plan, {"constraint": "memory_bytes", "value": needed, "limit": there, "ratio": needed / there}

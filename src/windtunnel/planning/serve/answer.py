@@ -105,6 +105,96 @@ def _axis(plan: Mapping[str, Any], axis: str) -> float:
     return float("inf") if value is None else float(value)
 
 
-def nearest(outcome: Outcome) -> Entry | None:
-    """Of the plans that miss the SLO, the one that misses by least."""
-    return min(outcome.missed, key=lambda e: (e.order[1], e.design.text), default=None)
+def close_misses(outcome: Outcome, most: int) -> list[Entry]:
+    """Plans that miss the SLO, those that seem to miss by least first."""
+    return sorted(outcome.missed, key=lambda e: (e.order[1], e.design.text))[:most]
+
+
+def binding(question: Question, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The limit that a measured plan misses by most. ``value``, ``ratio``: None where it is infinite."""
+    metric = plan["slo_binding"]
+    return {
+        "constraint": f"{metric} p{question.percentile:g}",
+        "value": plan["slo_percentile"][metric],
+        "limit": question.limits[metric],
+        "ratio": plan["slo_ratio"],
+    }
+
+
+def usual(question: Question, designs: Sequence[Design], machine: int) -> Design | None:
+    """What one would try first on a machine: an engine on each node, tensor-parallel over it, with its own settings;
+    of the designs there are, the nearest to that."""
+    own = [d for d in designs if d.machine == machine and not d.apart]
+    node = question.machines[machine].cluster.node_size
+
+    def distance(design: Design) -> tuple[Any, ...]:
+        e = design.engines[0]
+        changed = (e.chunk is not None) + (e.max_batch is not None) + (e.kv_precision is not None)
+        return (e.precision is not None, changed, e.dp, e.pp, -min(e.tp, node), e.ep, design.text)
+
+    return min(own, key=distance, default=None)
+
+
+def why_lost(question: Question, usual: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """In one sentence."""
+    if usual["slo_ratio"] is None or usual["slo_ratio"] > 1:
+        missed = binding(question, usual)
+        value = "infinite" if missed["value"] is None else f"{missed['value']:.4g} s"
+        by = "" if missed["ratio"] is None else f", {missed['ratio']:.2f} times it"
+        return f"misses the SLO: {missed['constraint']} is {value}, the limit {missed['limit']:g} s{by}"
+    if usual["plan"] == best["plan"]:
+        return "it did not lose: it is the best plan"
+    name, more, better = _GOALS[question.objective]
+    a, b = _goal(question, usual), _goal(question, best)
+    if not a or not b:
+        return f"meets the SLO, with {usual['accelerators']} accelerators to {best['accelerators']}"
+    ratio = a / b if more else b / a
+    return (
+        f"meets the SLO with {usual['accelerators']} accelerators; {name} is {ratio:.2f} times as {better}"
+        if ratio > 1
+        else f"meets the SLO and is as good: {name} differs by {abs(1 - ratio):.1%}"
+    )
+
+
+_GOALS: Mapping[str, tuple[str, bool, str]] = {
+    "cost": ("a million tokens", True, "dear as with the best plan"),
+    "energy": ("the energy of a token", True, "high as with the best plan"),
+    "latency": ("the latency", True, "long as with the best plan"),
+    "throughput": ("the best plan's rate", False, "high"),
+}
+
+
+def _goal(question: Question, plan: Mapping[str, Any]) -> float | None:
+    found: float | None = {
+        "cost": plan["cost_usd_per_million_tokens"],
+        "energy": plan["energy_j_per_token"],
+        "latency": plan["slo_percentile"]["e2e_s"],
+        "throughput": plan["rate_requests_per_second"],
+    }[question.objective]
+    return found
+
+
+def frontier_point(
+    question: Question, number: int, plan: Mapping[str, Any], finding: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One point of a plan's throughput-latency curve."""
+    metrics = finding["metrics"]
+    return {
+        "plan": number,
+        "name": plan_name(plan),
+        "rate_requests_per_second": finding["rate"],
+        **{m: finding[m] for m in ("ttft_s", "tpot_s", "e2e_s")},
+        "output_tokens_per_second": metrics["output_tokens_per_second"],
+        "output_tokens_per_second_per_gpu": metrics["output_tokens_per_second_per_gpu"],
+        "cost_usd_per_million_tokens": metrics["cost_usd_per_million_tokens"],
+        "meets": finding["meets"],
+    }
+
+
+def plan_name(plan: Mapping[str, Any]) -> str:
+    """Short, for a legend."""
+    own = plan["plan"]
+    if "prefill" in own:
+        return f"{own['on']} prefill {own['prefill']} decode {own['decode']}"
+    degrees = "".join(f" {k}={own[k]}" for k in ("tp", "pp", "dp", "ep", "chunk", "max_batch") if k in own)
+    return f"{own['on']}{degrees} x{own['replicas']}"

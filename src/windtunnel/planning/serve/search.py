@@ -131,9 +131,7 @@ def _rung(question: Question, outcome: Outcome, run: Run, entries: list[Entry], 
     return left
 
 
-def _best_of(
-    question: Question, outcome: Outcome, entries: list[Entry], requests: int, margin: float
-) -> list[Entry]:
+def _best_of(question: Question, outcome: Outcome, entries: list[Entry], requests: int, margin: float) -> list[Entry]:
     """Those that go on from a rung."""
     meeting = sorted((e for e in entries if e.finding["meets"]), key=lambda e: e.order)
     most = max(math.ceil(SHARE * len(entries)), FEWEST, 3 * question.asked.top)
