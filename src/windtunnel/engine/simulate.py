@@ -63,7 +63,8 @@ def simulate_workload(
     progress: Progress | None = None,
     prepared: Prepared | None = None,
 ) -> SimulateResult:
-    """The answer for requests that are there already. ``prepared``: see :func:`~windtunnel.engine.fleet.make_fleets`."""
+    """The answer for requests that are there already. ``prepared``: see
+    :func:`~windtunnel.engine.fleet.make_fleets`."""
     calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
     asked = Asked(scenario, workload)

@@ -16,7 +16,7 @@ from typing import Any
 from windtunnel.planning.fan_out import Crew, read_workers
 from windtunnel.planning.serve import answer
 from windtunnel.planning.serve.question import Question, read_question
-from windtunnel.planning.serve.search import Entry, Outcome, search
+from windtunnel.planning.serve.search import Entry, Outcome, leaders, search
 from windtunnel.planning.serve.space import NO_MEMORY, Space, build_space
 from windtunnel.planning.serve.work import Chunk, Job, Shared, evaluate, key
 from windtunnel.planning.store import Store
@@ -40,7 +40,7 @@ def plan_serve(options: PlanServeOptions, *, progress: Progress | None = None) -
     workers = read_workers(options.workers)
     question = read_question(options)
     space = build_space(question)
-    available(compile=True, quick=True)
+    available(compile=True)
     with ExitStack() as stack:
         store = None
         if options.store is not None:
@@ -107,26 +107,14 @@ def _asked(question: Question) -> dict[str, Any]:
 
 
 def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, started: float) -> PlanResult:
-    shown = outcome.good[: max(question.asked.top, 1)]
-    plans = [
-        answer.described(question, e.design, f)
-        for e, f in zip(shown, answer.measured(run, shown, question), strict=True)
-    ]
-    others = outcome.good[len(shown) :]
-    front = answer.pareto(
-        plans
-        + [
-            answer.described(question, e.design, f)
-            for e, f in zip(others, answer.measured(run, others, question), strict=True)
-        ]
-    )
+    good = leaders(outcome.good)
+    shown, others = good[: question.asked.top], good[question.asked.top :]
     nearest = binding = obvious = None
+    plans: list[dict[str, Any]] = []
+    front: list[dict[str, Any]] = []
     frontier: list[dict[str, Any]] = []
-    if plans:
-        rates = _rates(question, run, shown)
-        plans = [{**plan, "max_rate_requests_per_second": rate} for plan, rate in zip(plans, rates, strict=True)]
-        obvious = _obvious(question, space, run, shown[0], plans[0])
-        frontier = _frontier(question, run, shown, plans)
+    if good:
+        plans, front, frontier, obvious = _shown(question, space, run, shown, others)
     else:
         nearest, binding = _nearest(question, space, outcome, run)
     why_not = dict(space.why_not)
@@ -160,50 +148,61 @@ def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, st
     )
 
 
-def _rates(question: Question, run: _Runner, entries: Sequence[Entry]) -> list[float | None]:
-    """The highest rate at which each plan meets the SLO; None where a closed loop has none."""
-    if question.objective == "throughput":
-        return [e.finding["rate"] for e in entries]
-    if question.rate is None or not 0 < question.rate < float("inf") or not question.limits:
-        return [None for _ in entries]
-    jobs = [(Job("rate", e.design, None, e.guess),) for e in entries]
-    return [f[0]["rate"] if f[0]["meets"] else None for f in run(jobs)]
-
-
-def _obvious(
-    question: Question, space: Space, run: _Runner, best: Entry, plan: dict[str, Any]
-) -> dict[str, Any] | None:
-    """On the machine of the best plan: what would have been tried first, with as many engines as it takes."""
-    design = answer.usual(question, space.colocated, best.design.machine)
-    if design is None:
-        return None
-    ((finding,),) = run([(Job("best", design, None, (), answer.other_rate(question, best)),)])
-    if "counts" not in finding:
-        return None
-    entry = Entry(design, {"rate": question.rate, **finding})
-    (found,) = answer.measured(run, [entry], question)
-    usual = answer.described(question, design, found)
-    return {**usual, "why": answer.why_lost(question, usual, plan)}
-
-
-def _frontier(
-    question: Question, run: _Runner, entries: Sequence[Entry], plans: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Rate → latency of the best plans."""
-    middle = question.rate if question.objective != "throughput" else entries[0].finding["rate"]
-    if middle is None or not 0 < middle < float("inf"):
-        return []
-    rates = [float(f"{middle * f:.4g}") for f in answer.FRONTIER_RATES]
-    every = [
-        (number, rate if rate != question.rate else None)
-        for number in range(min(answer.FRONTIER_PLANS, len(entries)))
-        for rate in sorted({*rates, float(f"{middle:.4g}")})
+def _shown(
+    question: Question, space: Space, run: _Runner, shown: Sequence[Entry], others: Sequence[Entry]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any] | None]:
+    """(Best plans, Pareto front, frontier, the obvious plan), in one round of chunks, one of each design."""
+    chunks: list[tuple[Job, ...]] = []
+    rates = [_curve(question, e) if i < answer.FRONTIER_PLANS else [] for i, e in enumerate(shown)]
+    capacity = question.objective != "throughput" and answer.has_rate(question.rate) and bool(question.limits)
+    for entry, curve in zip(shown, rates, strict=True):
+        jobs = [Job("measure", entry.design, None, entry.guess, answer.other_rate(question, entry))]
+        jobs += [Job("rate", entry.design, None, entry.guess)] if capacity else []
+        jobs += [Job("look", entry.design, None, entry.guess, rate) for rate in curve]
+        chunks.append(tuple(jobs))
+    more = [*shown[: answer.FRONTIER_PLANS], *others]
+    spread = [
+        Job("measure", e.design, None, counts, answer.other_rate(question, e))
+        for i, e in enumerate(more)
+        for counts in (answer.larger(question, e) if i < len(more) - len(others) else [e.guess])
     ]
-    chunks = [(Job("measure", entries[n].design, None, entries[n].guess, rate),) for n, rate in every]
+    chunks += [(job,) for job in spread]
+    usual = answer.usual(question, space.colocated, shown[0].design.machine)
+    if usual is not None:
+        chunks.append((Job("settle", usual, None, (), answer.other_rate(question, shown[0])),))
     found = run(chunks)
-    return [
-        answer.frontier_point(question, n, plans[n], findings[0]) for (n, _), findings in zip(every, found, strict=True)
+    plans = [answer.described(question, e.design, f[0]) for e, f in zip(shown, found, strict=False)]
+    wider = [
+        answer.described(question, job.design, f[0])
+        for job, f in zip(spread, found[len(shown) :], strict=False)
+        if f[0]["meets"]
     ]
+    frontier = []
+    for number, (plan, findings) in enumerate(zip(plans, found, strict=False)):
+        if capacity:
+            best = findings[1]
+            plan["max_rate_requests_per_second"] = best["rate"] if best["meets"] else None
+        else:
+            plan["max_rate_requests_per_second"] = (
+                plan["rate_requests_per_second"] if question.objective == "throughput" else None
+            )
+        looked = findings[1 + capacity :]
+        points = [findings[0], *looked] if looked else []
+        points.sort(key=lambda f: f["rate"])
+        frontier += [answer.frontier_point(number, plan, point) for point in points]
+    obvious = None
+    if usual is not None and "metrics" in found[-1][0]:
+        obvious = answer.described(question, usual, found[-1][0])
+        obvious["why"] = answer.why_lost(question, obvious, plans[0])
+    return plans, answer.pareto(plans + wider), frontier, obvious
+
+
+def _curve(question: Question, entry: Entry) -> list[float]:
+    """Rates beside its own at which a plan is looked at."""
+    middle = entry.finding["rate"]
+    if not answer.has_rate(middle):
+        return []
+    return [float(f"{middle * f:.4g}") for f in answer.FRONTIER_RATES]
 
 
 def _nearest(

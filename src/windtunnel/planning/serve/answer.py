@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ FRONTIER_RATES = (0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5)
 """Of the rate that was asked for, where the throughput-latency curve is taken beside that rate itself."""
 
 FRONTIER_PLANS = 3
+
+LARGER = (1.25, 1.5, 2.0)
+"""Numbers of engines over the fewest that do, for the Pareto front."""
 
 _FIRST = (
     "on", "set", "tp", "pp", "dp", "ep", "replicas", "prefill", "decode", "engine", "precision", "kv_precision",
@@ -174,9 +178,27 @@ def _goal(question: Question, plan: Mapping[str, Any]) -> float | None:
     return found
 
 
-def frontier_point(
-    question: Question, number: int, plan: Mapping[str, Any], finding: Mapping[str, Any]
-) -> dict[str, Any]:
+def has_rate(rate: float | None) -> bool:
+    """Whether requests come at a rate that can be changed."""
+    return rate is not None and 0 < rate < math.inf
+
+
+def larger(question: Question, entry: Entry) -> list[tuple[int, ...]]:
+    """The plan with more engines, as far as there is room: quicker and dearer."""
+    design = entry.design
+    machine = question.machines[design.machine]
+    found = dict.fromkeys(tuple(math.ceil(n * f) for n in entry.guess) for f in LARGER)
+    budget = question.asked.budget
+
+    def allowed(counts: tuple[int, ...]) -> bool:
+        used = design.accelerators(counts)
+        hourly = machine.cost_usd_per_hour(used)
+        return used <= machine.cluster.count and (budget is None or hourly is None or hourly <= budget)
+
+    return [counts for counts in found if counts != entry.guess and allowed(counts)]
+
+
+def frontier_point(number: int, plan: Mapping[str, Any], finding: Mapping[str, Any]) -> dict[str, Any]:
     """One point of a plan's throughput-latency curve."""
     metrics = finding["metrics"]
     return {

@@ -83,12 +83,15 @@ class Bench:
         return self._kept(design, counts, rate, result, not whole)
 
     def exactly(self, design: Design, counts: Sequence[int], rate: float | None = None) -> Trial:
-        """As ``simulate`` answers it, nothing shared with other trials."""
+        """As ``simulate`` answers it, to the last bit."""
         q = self.question
         machine = q.machines[design.machine]
         scenario = simulate_scenario(q.options(design.plan(machine, counts), rate))
         workload = q.workload if rate is None else q.exactly(rate)
-        return self._kept(design, counts, rate, simulate_workload(scenario, workload), False)
+        # How nodes are joined may depend on how many there are: such an engine is priced anew.
+        within = all(e.accelerators <= machine.cluster.node_size for e in design.engines) and not design.apart
+        result = simulate_workload(scenario, workload, prepared=self.prepared(design) if within else None)
+        return self._kept(design, counts, rate, result, False)
 
     def _kept(
         self, design: Design, counts: Sequence[int], rate: float | None, result: SimulateResult, halves: bool

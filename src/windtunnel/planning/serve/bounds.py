@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from windtunnel.serving.outcome import PS
 from windtunnel.serving.sizing import Sized
 from windtunnel.serving.step_cost import StepCost
 from windtunnel.serving.workload.requests import Floats, Workload
+
+BLOCK = 64
+"""Points of a price list of tokens that are looked at together."""
 
 SAFE = 1 - 1e-6
 """The event loop rounds to whole picoseconds."""
@@ -73,8 +77,12 @@ def floors(cost: StepCost) -> Floors:
 def _lines(tokens: Floats, seconds: Floats) -> tuple[tuple[float, float], ...]:
     """Lines (a, b), both at least 0, below all points: the edges of their lower convex hull, and those through the
     origin and the shortest."""
+    # Lines that do not fall: below the shortest of a block of points at the block's end, they are below all of it.
+    ends = np.unique(np.append(np.arange(0, len(tokens), BLOCK)[1:] - 1, len(tokens) - 1))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    shortest = np.minimum.reduceat(seconds, starts)
     hull: list[tuple[float, float]] = []
-    for x, y in zip(tokens.tolist(), seconds.tolist(), strict=True):
+    for x, y in zip(tokens[ends].tolist(), shortest.tolist(), strict=True):
         while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) >= (y - hull[-2][1]) * (
             hull[-1][0] - hull[-2][0]
         ):
@@ -82,7 +90,7 @@ def _lines(tokens: Floats, seconds: Floats) -> tuple[tuple[float, float], ...]:
         if not hull or x > hull[-1][0]:
             hull.append((x, y))
     found = [(float(seconds.min()), 0.0), (0.0, float((seconds / tokens).min()))]
-    for (x0, y0), (x1, y1) in zip(hull, hull[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(hull):
         slope = (y1 - y0) / (x1 - x0)
         if slope > 0 and y0 - slope * x0 > 0:
             found.append((y0 - slope * x0, slope))
@@ -133,7 +141,8 @@ def _prompt_s(lines: tuple[tuple[float, float], ...], prompts: Floats, budget: f
     """[N] seconds of each prompt's iterations."""
     pieces = np.ceil(prompts / budget) if math.isfinite(budget) else np.ones_like(prompts)
     # With several batches in flight, pieces of a prompt still follow one another.
-    return np.max([a * pieces + b * prompts for a, b in lines], axis=0)
+    found: Floats = np.max([a * pieces + b * prompts for a, b in lines], axis=0)
+    return found
 
 
 def _percentile(values: Floats, percentile: float) -> float:

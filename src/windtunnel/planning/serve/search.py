@@ -28,11 +28,14 @@ RUNGS = 3
 MARGINS = (0.5, 0.2)
 """After a rung, designs worse than the best by more than this fraction are left out (of the first and later rungs)."""
 
-SHARE = 1 / 3
-"""Designs that go on from a rung at most, unless that is fewer than :data:`FEWEST`, or three times the plans that are
-to be shown."""
+SETTINGS = (3, 2)
+"""Engine settings of a layout that go on from a rung at most."""
 
-FEWEST = 12
+CLOSE = 0.1
+"""Settings that are worse than a layout's best by more than this fraction do not go on."""
+
+EQUAL = 1e-3
+"""Scores that differ by less than this fraction count as equal: the plan that is further from its limits is better."""
 
 WAVE = 8
 """Designs on the last rung between two looks at the best cost so far: the same for any number of workers."""
@@ -50,6 +53,11 @@ class Entry:
 
     design: Design
     finding: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """The same for designs that differ in chunk and max_batch alone."""
+        return self.design.machine, *(e.layout for e in self.design.engines)
 
     @property
     def guess(self) -> tuple[int, ...]:
@@ -88,10 +96,37 @@ def search(question: Question, space: Space, run: Run) -> Outcome:
     lengths = rungs(len(question.workload))
     for number, length in enumerate(lengths[:-1]):
         entries = _rung(question, outcome, run, entries, length)
-        entries = _best_of(question, outcome, entries, length, MARGINS[min(number, len(MARGINS) - 1)])
+        entries = _best_of(question, outcome, entries, length, number)
     _last(question, outcome, run, entries)
-    outcome.good.sort(key=lambda e: e.order)
+    outcome.good = ranked(outcome.good)
     return outcome
+
+
+def ranked(entries: Iterable[Entry]) -> list[Entry]:
+    """Best first; among equals (:data:`EQUAL`), what is further from its limits by a tenth, then the fewest settings
+    that are not the engine's own."""
+    left = sorted(entries, key=lambda e: e.order)
+    found: list[Entry] = []
+    while left:
+        limit = left[0].order[0] * (1 + EQUAL)
+        equal = [e for e in left if e.order[0] <= limit]
+        found += sorted(equal, key=_preference)
+        left = left[len(equal) :]
+    return found
+
+
+def _preference(entry: Entry) -> tuple[Any, ...]:
+    changed = sum((e.chunk is not None) + (e.max_batch is not None) for e in entry.design.engines)
+    _, ratio, text = entry.order
+    return (round(ratio, 1) if math.isfinite(ratio) else ratio, len(entry.design.engines), changed, ratio, text)
+
+
+def leaders(entries: Iterable[Entry]) -> list[Entry]:
+    """The first entry of each layout."""
+    found: dict[tuple[Any, ...], Entry] = {}
+    for entry in entries:
+        found.setdefault(entry.layout, entry)
+    return list(found.values())
 
 
 def _jobs(entries: Iterable[Entry], requests: int | None, most: Mapping[int, int] | None = None) -> list[Chunk]:
@@ -101,8 +136,7 @@ def _jobs(entries: Iterable[Entry], requests: int | None, most: Mapping[int, int
         job = Job(
             "best", entry.design, requests, entry.guess, entry.finding.get("rate"), None if most is None else most[i]
         )
-        layout = entry.design.machine, *(e.layout for e in entry.design.engines)
-        groups.setdefault(layout, []).append(job)
+        groups.setdefault(entry.layout, []).append(job)
     return [tuple(jobs) for jobs in groups.values()]
 
 
@@ -131,22 +165,23 @@ def _rung(question: Question, outcome: Outcome, run: Run, entries: list[Entry], 
     return left
 
 
-def _best_of(question: Question, outcome: Outcome, entries: list[Entry], requests: int, margin: float) -> list[Entry]:
-    """Those that go on from a rung."""
-    meeting = sorted((e for e in entries if e.finding["meets"]), key=lambda e: e.order)
-    most = max(math.ceil(SHARE * len(entries)), FEWEST, 3 * question.asked.top)
-    if not meeting:
-        # Nothing does on so few requests: those go on that are nearest.
-        nearest = sorted(entries, key=lambda e: (e.order[1], e.design.text))
-        kept = nearest[:most]
-    else:
-        limit = meeting[0].order[0] * (1 + margin)
-        kept = [e for e in meeting if e.order[0] <= limit][:most]
-        if len(kept) < question.asked.top:
-            kept = meeting[: question.asked.top]
-        # What just misses on the first requests may do on all of them.
-        near = [e for e in entries if not e.finding["meets"] and e.order[1] <= 1 + margin]
-        kept += sorted(near, key=lambda e: (e.order[1], e.design.text))[: max(most - len(kept), 0)]
+def _best_of(question: Question, outcome: Outcome, entries: list[Entry], requests: int, number: int) -> list[Entry]:
+    """Those that go on from a rung: of each layout that is near the best, its best settings."""
+    margin = MARGINS[min(number, len(MARGINS) - 1)]
+    settings = SETTINGS[min(number, len(SETTINGS) - 1)]
+    meeting = ranked(e for e in entries if e.finding["meets"])
+    # What just misses on the first requests may do on all of them; and if nothing does, the nearest are wanted.
+    missing = sorted((e for e in entries if not e.finding["meets"]), key=lambda e: (e.order[1], e.design.text))
+    kept: list[Entry] = []
+    for place, leader in enumerate(leaders(meeting)):
+        near = leader.order[0] <= meeting[0].order[0] * (1 + margin)
+        if near or place < question.asked.top:
+            own = [e for e in meeting if e.layout == leader.layout and e.order[0] <= leader.order[0] * (1 + CLOSE)]
+            kept += own[: settings if near else 1]
+    known = {e.layout for e in kept}
+    for leader in leaders(missing):
+        if leader.layout not in known and (not meeting or leader.order[1] <= 1 + margin):
+            kept.append(leader)
     going = {e.design for e in kept}
     for entry in entries:
         if entry.design not in going:
@@ -158,16 +193,19 @@ def _best_of(question: Question, outcome: Outcome, entries: list[Entry], request
 
 
 def _last(question: Question, outcome: Outcome, run: Run, entries: list[Entry]) -> None:
-    """The whole workload. With objective=cost, designs that cannot be among the best are left out on the way."""
-    entries = sorted(entries, key=lambda e: e.order)
-    priced = question.objective == "cost" and all("score" in e.finding for e in entries)
-    size = WAVE if priced else max(len(entries), 1)
+    """The whole workload. With objective=cost, designs that cannot be shown any more are left out on the way."""
+    seen: Counter[tuple[Any, ...]] = Counter()
+    order: list[tuple[int, int, Entry]] = []
+    for entry in ranked(entries):
+        order.append((seen[entry.layout], len(order), entry))
+        seen[entry.layout] += 1
+    # The best settings of every layout first.
+    entries = [entry for *_, entry in sorted(order, key=lambda x: x[:2])]
+    size = WAVE if question.objective == "cost" else max(len(entries), 1)
     tried = 0
     for start in range(0, len(entries), size):
         wave = entries[start : start + size]
-        caps = None
-        if priced:
-            caps = {i: _most(question, outcome, e.design) for i, e in enumerate(wave)}
+        caps = {i: _most(question, outcome, e) for i, e in enumerate(wave)} if question.objective == "cost" else None
         _run(run, wave, _jobs(wave, None, caps))
         for entry in wave:
             if "score" not in entry.finding:
@@ -184,16 +222,19 @@ def _last(question: Question, outcome: Outcome, run: Run, entries: list[Entry]) 
     outcome.rungs.append({"requests": len(question.workload), "designs": tried})
 
 
-def _most(question: Question, outcome: Outcome, design: Design) -> int:
-    """Engines with which a plan can still cost no more than the worst that is to be shown: it is paid for at least
-    until the last request comes, for at most all tokens."""
-    scores = sorted(e.order[0] for e in outcome.good)
-    whole = question.machines[design.machine].cluster.count
-    workload = question.workload
-    last = float(workload.arrival_s[-1])
-    hourly = question.machines[design.machine].cost_usd_per_hour(design.engines[0].accelerators)
-    if len(scores) < question.asked.top or workload.closed or question.asked.duration is not None or not hourly:
-        return whole
+def _most(question: Question, outcome: Outcome, entry: Entry) -> int:
+    """Engines with which a plan can still be shown: it must cost no more than the best of its layout so far and than
+    the last of the layouts to be shown. It is paid for at least until the last request comes, for at most all tokens.
+    """
+    design, workload = entry.design, question.workload
+    machine = question.machines[design.machine]
+    good = leaders(ranked(outcome.good))
+    limits = [e.order[0] for e in good if e.layout == entry.layout]
+    if len(good) >= question.asked.top:
+        limits.append(good[question.asked.top - 1].order[0])
+    hourly = machine.cost_usd_per_hour(design.engines[0].accelerators)
+    if not limits or workload.closed or question.asked.duration is not None or not hourly:
+        return machine.cluster.count
     tokens = float(workload.output_tokens.sum())
-    least = hourly * last / 3600 / tokens * 1e6
-    return whole if least <= 0 else min(int(scores[question.asked.top - 1] / least * (1 + 1e-9)), whole)
+    least = hourly * float(workload.arrival_s[-1]) / 3600 / tokens * 1e6
+    return machine.cluster.count if least <= 0 else min(int(min(limits) * (1 + EQUAL) / least), machine.cluster.count)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from windtunnel.errors import ScenarioError
 from windtunnel.planning.serve.bench import Bench, Trial, allowed_replicas
-from windtunnel.planning.serve.bracket import digits, fewest, highest
+from windtunnel.planning.serve.bracket import fewest, highest
 from windtunnel.planning.serve.question import Question
 from windtunnel.planning.serve.space import NO_MEMORY, Design
 from windtunnel.planning.serve.trial import METRICS, shown
@@ -38,13 +38,14 @@ NO_COUNT = "no number of engines that is allowed fits the cluster or the budget"
 class Job:
     """What is to be found of a design.
 
-    ``best``: the counts of engines, or the highest rate, that are best, on the first ``requests``; ``counts``: a guess
-    (none: begin at the bounds), ``most``: more engines in all are of no use; ``rate``: a guess. ``rate``: the highest
-    rate of ``counts``, on the whole workload. ``measure``: all metrics of ``counts`` at ``rate`` (None: as asked) on the
-    whole workload, as ``simulate`` answers.
+    ``best``: the counts of engines, or the highest rate, that are best on the first ``requests`` (None: all of them).
+    ``counts`` and ``rate``: guesses to begin with; ``most``: more engines are of no use. ``settle``: the same on the
+    whole workload, with all metrics of what is found. ``rate``: the highest rate of ``counts``. ``measure``: all
+    metrics of ``counts`` at ``rate`` (None: as asked), as ``simulate`` answers. ``look``: nearly the same, for a curve:
+    arrival times are scaled instead of drawn anew.
     """
 
-    kind: Literal["best", "rate", "measure"]
+    kind: Literal["best", "settle", "rate", "measure", "look"]
     design: Design
     requests: int | None = None
     counts: tuple[int, ...] = ()
@@ -76,15 +77,28 @@ def key(chunk: Chunk) -> str:
     return "; ".join(job.text for job in chunk)
 
 
-def evaluate(shared: Shared, chunk: Chunk) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluate(shared: Shared, chunk: Chunk) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """(Every simulation, as columns; a finding for each job, in their order)."""
     global _bench
     if _bench is None or _bench[0] is not shared:
         _bench = (shared, Bench(shared.question))
     bench = _bench[1]
     bench.trials.clear()
-    find = {"best": partial(_best, shared.replicas), "rate": _highest_rate, "measure": _measured}
-    findings = [find[job.kind](bench, job) for job in chunk]
+    find: dict[str, Callable[[Bench, Job], dict[str, Any]]] = {
+        "best": partial(_best, shared.replicas),
+        "settle": partial(_settled, shared.replicas),
+        "rate": _highest_rate,
+        "measure": _measured,
+        "look": _looked_at,
+    }
+    findings: list[dict[str, Any]] = []
+    guess: tuple[int, ...] = ()
+    for job in chunk:
+        # Designs of a chunk share a layout: what one of them needs is near what the next one does.
+        given = job.counts or (guess if job.kind == "best" and len(guess) == len(job.design.engines) else ())
+        findings.append(find[job.kind](bench, replace(job, counts=given)))
+        if "score" in findings[-1]:
+            guess = tuple(findings[-1]["counts"])
     table = _columns(bench.trials, shared.question)
     bench.trials.clear()
     return table, {"findings": findings}
@@ -181,8 +195,24 @@ def _highest_rate(bench: Bench, job: Job) -> dict[str, Any]:
 
 
 def _measured(bench: Bench, job: Job) -> dict[str, Any]:
-    trial = bench.exactly(job.design, job.counts, job.rate)
-    return {**_found(bench.question, trial, 1), "metrics": shown(trial.result), "warnings": trial.result.warnings}
+    return _told(bench, bench.exactly(job.design, job.counts, job.rate))
+
+
+def _looked_at(bench: Bench, job: Job) -> dict[str, Any]:
+    return _told(bench, bench.run(job.design, job.counts, None, job.rate))
+
+
+def _settled(replicas: Sequence[int] | None, bench: Bench, job: Job) -> dict[str, Any]:
+    found = _best(replicas, bench, job)
+    if "counts" not in found:
+        return found
+    rate = found["rate"] if bench.question.objective == "throughput" and "rate" in found else None
+    return _told(bench, bench.exactly(job.design, found["counts"], rate))
+
+
+def _told(bench: Bench, trial: Trial) -> dict[str, Any]:
+    """With all metrics."""
+    return {**_found(bench.question, trial, 1), "metrics": shown(trial.result)}
 
 
 def _plain(value: float | None) -> float | None:

@@ -166,7 +166,7 @@ class CompiledEngine:
         ):
             cells = _view(name, rows * counts.columns).reshape(rows, counts.columns)
             made.cells |= {first + int(i): cells[i].tolist() for i in np.flatnonzero(cells[:, 0])}
-        made.gaps = _view(counts.gaps, BINS).tolist()
+        made.gaps = _view(counts.gaps, BINS).copy()
         for field in ("busy", "iterations", "events", "batch_sum", "batch_max", "kv_peak", "kv_integral"):
             setattr(made, field, int(getattr(counts, field)))
         made.blocked = list(counts.blocked[: len(BLOCKED)])
