@@ -167,8 +167,8 @@ def _outcome(fleets: Mapping[Role, Sequence[Fleet]], record: Record, workload: W
             name = role if len(each) == 1 else f"{role} {number + 1}"
             pools.append(_pool(name, fleet, own, [next(lives) for _ in fleet.replicas], record.end))
             tallies += [(t, fleet) for t in own]
-            for tally in own:
-                itl += np.asarray(tally.gaps, np.int64)
+            for replica, tally in zip(fleet.replicas, own, strict=True):
+                itl += np.asarray(getattr(replica, "gaps", tally.gaps), np.int64)
     apart = first is not last
     finish = np.where(last.finish >= 0, last.finish, first.finish) if apart else last.finish
     transfers = record.transfer[record.transfer > 0]

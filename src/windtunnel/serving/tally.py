@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from windtunnel.serving.histogram import BINS, add_run, bin_of
-from windtunnel.serving.knots import Axis, Ints
+from windtunnel.serving.knots import Axis
 from windtunnel.serving.step_time import Work
 
 SIZES = Axis(3, 2)
@@ -39,7 +39,7 @@ class Tally:
         self.views = views
         self.decode_cells = most_sequences + 1
         self.cells: dict[int, list[int]] = {}
-        self.gaps: list[int] | Ints = [0] * BINS
+        self.gaps: list[int] = [0] * BINS
         self.blocked = [0] * len(BLOCKED)
         self.busy = self.iterations = self.batch_sum = self.batch_max = self.events = 0
         self.kv_peak = self.looked_up = self.found = 0

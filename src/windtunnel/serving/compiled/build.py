@@ -46,7 +46,6 @@ class Built(NamedTuple):
 
     path: Path | None
     reason: str = ""
-    fast: bool = False
 
 
 def available(compile: bool = True, quick: bool = False) -> bool:
@@ -64,11 +63,8 @@ def find(quick: bool = True) -> Built:
     found = next(iter(_fast.items()), None)
     if found is not None and found[0] == _circumstances(found[1].path):
         return found[1]
-    built = _find(quick)
     _fast.clear()
-    if built.path is not None and built.fast:
-        _fast[_circumstances(built.path)] = built
-    return built
+    return _find(quick)
 
 
 def _circumstances(path: Path | None) -> tuple[object, ...]:
@@ -89,7 +85,10 @@ def _find(quick: bool) -> Built:
             for compiler in _compilers():
                 for path in folder.glob(f"loop-{_key(compiler, level)}-*{_suffix()}"):
                     if _digest(path) == path.stem.rsplit("-", 1)[1] and not _trouble(path):
-                        return Built(path, fast=level == FAST)
+                        built = Built(path)
+                        if level == FAST:
+                            _fast[_circumstances(path)] = built
+                        return built
     return Built(None, "it has not been built yet")
 
 
