@@ -112,14 +112,19 @@ Prepared = Mapping[Role, Sequence[tuple[Pricer, Sized]]]
 """The engines of each pool, priced and sized: what takes a workload's lengths and no arrival times or counts."""
 
 
-def prepare(scenario: SimulateScenario, workload: Workload, calibration: Calibration) -> Prepared:
-    """Price lists and caches of the service's engines, for this workload.
+def prepare(
+    scenario: SimulateScenario, workload: Workload, calibration: Calibration, known: Prepared | None = None
+) -> Prepared:
+    """Price lists and caches of the service's engines, for this workload. ``known``: pools that are ready.
 
     Raises:
         ScenarioError: a kernel or a number format that the machine has no price for.
     """
+    ready = known or {}
     return {
-        role: [_sized(scenario, role, setup, workload, calibration) for setup in setups]
+        role: ready[role]
+        if role in ready
+        else [_sized(scenario, role, setup, workload, calibration) for setup in setups]
         for role, setups in scenario.pools.items()
     }
 

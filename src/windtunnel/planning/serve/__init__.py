@@ -7,6 +7,7 @@ rest on longer and longer parts of the workload (:mod:`.bench`, :mod:`.work`), a
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 from windtunnel.planning.fan_out import Crew, read_workers
 from windtunnel.planning.serve import answer
+from windtunnel.planning.serve.pools import pairs
 from windtunnel.planning.serve.question import Question, read_question
 from windtunnel.planning.serve.search import Entry, Outcome, leaders, search
-from windtunnel.planning.serve.space import NO_MEMORY, Space, build_space
+from windtunnel.planning.serve.space import Space, build_space
 from windtunnel.planning.serve.work import Chunk, Job, Shared, evaluate, key
 from windtunnel.planning.store import Store
 from windtunnel.scenario.plan_options import PlanServeOptions
@@ -25,6 +27,8 @@ from windtunnel.scenario.plans import PlanResult
 from windtunnel.serving.compiled.build import available
 
 Progress = Callable[[float, str], None]
+
+NOT_PAIRED = "another engine of the machine needs fewer accelerators for the prompts"
 
 NEAREST = 6
 """Plans that are simulated on the whole workload to find the one that misses by least."""
@@ -48,7 +52,7 @@ def plan_serve(options: PlanServeOptions, *, progress: Progress | None = None) -
         shared = Shared(question, space.replicas)
         crew: Crew[Shared, Chunk] = stack.enter_context(Crew(evaluate, shared, key, workers=workers, store=store))
         runner = _Runner(crew, store, progress)
-        outcome = search(question, space, runner)
+        outcome = search(question, space, runner, pairs)
         return _answer(question, space, outcome, runner, started)
 
 
@@ -117,16 +121,17 @@ def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, st
         plans, front, frontier, obvious = _shown(question, space, run, shown, others)
     else:
         nearest, binding = _nearest(question, space, outcome, run)
-    why_not = dict(space.why_not)
-    for reason, n in outcome.why_not.items():
-        why_not[reason] = why_not.get(reason, 0) + n
-    legal = len(space.colocated) + why_not.get(NO_MEMORY, 0)
+    why_not = Counter(space.why_not) + outcome.why_not
+    possible = sum(len(own) * len(space.decode[machine]) for machine, own in space.prefill.items())
+    if possible > outcome.pairs:
+        why_not[NOT_PAIRED] = possible - outcome.pairs
+    tried = len(space.colocated) + outcome.pairs
     return PlanResult(
         question="serve",
         model=question.network.name,
         on=[m.on for m in question.machines],
         objective=question.objective,
-        evaluated=legal,
+        evaluated=tried,
         feasible=len(outcome.good),
         seconds=perf_counter() - started,
         best=plans,
@@ -140,8 +145,9 @@ def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, st
         resumed=run.resumed,
         warnings=list(dict.fromkeys(question.workload.warnings)),
         search={
-            "designs": len(space.colocated) + sum(space.why_not.values()),
-            "in_memory": len(space.colocated),
+            "designs": len(outcome.good) + sum(why_not.values()),
+            "in_memory": len(space.colocated) + possible,
+            "tried": tried,
             "rungs": outcome.rungs,
             "simulations": run.simulated,
         },

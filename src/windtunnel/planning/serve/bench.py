@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from windtunnel.cost import load_calibration
 from windtunnel.engine.fleet import Prepared, prepare
 from windtunnel.engine.simulate import simulate_workload
+from windtunnel.ops.fold import Pricer
 from windtunnel.planning.serve.bounds import Bounds, bounds
 from windtunnel.planning.serve.question import Question, beginning
-from windtunnel.planning.serve.space import Design
+from windtunnel.planning.serve.space import Design, Engine
 from windtunnel.planning.serve.trial import Verdict, judge
-from windtunnel.scenario.simulate import simulate_scenario
+from windtunnel.scenario.simulate import Role, simulate_scenario
 from windtunnel.scenario.simulation import SimulateResult
+from windtunnel.serving.sizing import Sized
 
 KEPT = 24
-"""Designs whose price lists are kept: a few megabytes each."""
+"""Engines whose price lists are kept: a few megabytes each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +42,7 @@ class Bench:
     def __init__(self, question: Question) -> None:
         self.question = question
         self.trials: list[Trial] = []
-        self._prepared: OrderedDict[Design, Prepared] = OrderedDict()
+        self._prepared: OrderedDict[tuple[int, Role, Engine], Sequence[tuple[Pricer, Sized]]] = OrderedDict()
 
     def prepared(self, design: Design) -> Prepared:
         """Its engines on the whole workload.
@@ -46,17 +50,20 @@ class Bench:
         Raises:
             ScenarioError: a number format or a kernel that the machine has no price for.
         """
-        found = self._prepared.get(design)
-        if found is None:
+        roles: tuple[Role, ...] = ("prefill", "decode") if design.apart else ("engine",)
+        keys = [(design.machine, role, engine) for role, engine in zip(roles, design.engines, strict=True)]
+        known = {key[1]: self._prepared[key] for key in keys if key in self._prepared}
+        if len(known) < len(keys):
             q = self.question
-            machine = q.machines[design.machine]
-            scenario = simulate_scenario(q.options(design.plan(machine, [1] * len(design.engines))))
+            scenario = simulate_scenario(q.options(design.plan(q.machines[design.machine], [1] * len(keys))))
             calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
-            found = self._prepared[design] = prepare(scenario, q.workload, calibration)
-            if len(self._prepared) > KEPT:
-                self._prepared.popitem(last=False)
-        self._prepared.move_to_end(design)
-        return found
+            known = dict(prepare(scenario, q.workload, calibration, known))
+        for key in keys:
+            self._prepared[key] = known[key[1]]
+            self._prepared.move_to_end(key)
+        while len(self._prepared) > KEPT:
+            self._prepared.popitem(last=False)
+        return known
 
     def fits(self, design: Design) -> bool:
         return all(size.shortfall_bytes <= 0 for each in self.prepared(design).values() for _, size in each)
@@ -69,15 +76,18 @@ class Bench:
         return bounds(sized, q.workload, q.limits, q.percentile, prefix_cache=cached, warmup_s=q.asked.warmup)
 
     def run(
-        self, design: Design, counts: Sequence[int], requests: int | None = None, rate: float | None = None
-    ) -> Trial:
-        """``rate``: other than the one that is asked for."""
+        self, design: Design, counts: Sequence[int], requests: int | None = None, rate: float | None = None, *,
+        prompts_only: bool = False,
+    ) -> Trial:  # fmt: skip
+        """``rate``: other than the one that is asked for. ``prompts_only``: answers are one token long."""
         q = self.question
         machine = q.machines[design.machine]
         workload = q.workload if rate is None else q.at_rate(rate)
         whole = requests is None or requests >= len(workload)
         if requests is not None:
             workload = beginning(workload, requests)
+        if prompts_only:
+            workload = replace(workload, output_tokens=np.ones_like(workload.output_tokens))
         scenario = simulate_scenario(q.options(design.plan(machine, counts), rate))
         result = simulate_workload(scenario, workload, prepared=self.prepared(design))
         return self._kept(design, counts, rate, result, not whole)
@@ -106,11 +116,10 @@ class Bench:
         return trial
 
 
-def allowed_replicas(question: Question, design: Design, given: Sequence[int] | None) -> list[int]:
-    """Numbers of engines of a design with one kind of them that the cluster and the budget have room for."""
-    machine, each = question.machines[design.machine], design.engines[0].accelerators
-    most = machine.cluster.count // each
-    price, budget = machine.cost_usd_per_hour(each), question.asked.budget
-    if budget is not None and price is not None:
-        most = min(most, int(budget * (1 + 1e-12) / price))
-    return [n for n in given if n <= most] if given is not None else list(range(1, most + 1))
+def room(question: Question, machine: int) -> int:
+    """Accelerators that a plan may use, by the cluster and the budget."""
+    cluster, budget = question.machines[machine].cluster, question.asked.budget
+    price = question.machines[machine].cost_usd_per_hour(1)
+    if budget is None or price is None:
+        return cluster.count
+    return min(cluster.count, int(budget * (1 + 1e-12) / price))

@@ -70,15 +70,20 @@ class Entry:
         return (math.inf if score is None else score, math.inf if ratio is None else ratio, self.design.text)
 
 
+Pair = Callable[[Question, Space, Run, int | None], "list[Entry]"]
+
+
 @dataclass(slots=True)
 class Outcome:
     """``good``: plans that meet the SLO on the whole workload, best first. ``missed``: those that do not, though there
-    is no room for more engines. ``rungs``: how many designs were simulated with how many requests."""
+    is no room for more engines. ``rungs``: how many designs were simulated with how many requests; ``pairs``: how many
+    disaggregated designs were made."""
 
     good: list[Entry] = field(default_factory=list)
     missed: list[Entry] = field(default_factory=list)
     why_not: Counter[str] = field(default_factory=Counter)
     rungs: list[dict[str, int]] = field(default_factory=list)
+    pairs: int = 0
 
 
 def rungs(requests: int) -> list[int]:
@@ -89,17 +94,41 @@ def rungs(requests: int) -> list[int]:
     return found
 
 
-def search(question: Question, space: Space, run: Run) -> Outcome:
-    """Every design of the space, down to the plans that meet the SLO."""
+def search(question: Question, space: Space, run: Run, pair: Pair) -> Outcome:
+    """Every design of the space, down to the plans that meet the SLO. ``pair``: makes the disaggregated ones."""
     outcome = Outcome()
     entries = [Entry(design) for design in space.colocated]
     lengths = rungs(len(question.workload))
+    first = lengths[0] if len(lengths) > 1 else None
+    pairs = pair(question, space, run, first) if space.prefill else []
+    outcome.pairs = len(pairs)
     for number, length in enumerate(lengths[:-1]):
-        entries = _rung(question, outcome, run, entries, length)
+        entries = _rung(outcome, run, entries, length)
+        if number == 0:
+            entries += _rung(outcome, run, pairs, length, _caps(question, entries, pairs))
         entries = _best_of(question, outcome, entries, length, number)
+    if first is None:
+        entries += pairs
     _last(question, outcome, run, entries)
     outcome.good = ranked(outcome.good)
     return outcome
+
+
+def _caps(question: Question, entries: Iterable[Entry], others: Sequence[Entry]) -> dict[int, int] | None:
+    """Accelerators with which each of ``others`` would be too dear to go on, given what ``entries`` cost."""
+    if question.objective != "cost":
+        return None
+    hourly = [_hourly(question, e, e.design.accelerators(e.guess)) for e in entries if e.finding["meets"]]
+    if not hourly:
+        return None
+    least = min(hourly) * (1 + MARGINS[0])
+    return {i: int(least / _hourly(question, e, 1)) for i, e in enumerate(others)}
+
+
+def _hourly(question: Question, entry: Entry, accelerators: int) -> float:
+    """US dollars; infinite where no price is known."""
+    found = question.machines[entry.design.machine].cost_usd_per_hour(accelerators)
+    return math.inf if found is None else found
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
@@ -148,20 +177,20 @@ def _run(run: Run, entries: Sequence[Entry], chunks: Sequence[Chunk]) -> None:
             by_design[job.design].finding = finding
 
 
-def _rung(question: Question, outcome: Outcome, run: Run, entries: list[Entry], requests: int) -> list[Entry]:
+def _rung(
+    outcome: Outcome, run: Run, entries: list[Entry], requests: int, most: Mapping[int, int] | None = None
+) -> list[Entry]:
     """Those that may meet the SLO."""
-    _run(run, entries, _jobs(entries, requests))
+    _run(run, entries, _jobs(entries, requests, most))
     left = []
-    tried = 0
     for entry in entries:
         if "score" in entry.finding:
-            tried += 1
             left.append(entry)
         else:
-            outcome.why_not[entry.finding["reason"]] += 1
+            outcome.why_not[entry.finding["reason"] or BEHIND.format(requests)] += 1
             if "ratio" in entry.finding:
                 outcome.missed.append(entry)
-    outcome.rungs.append({"requests": requests, "designs": tried})
+    outcome.rungs.append({"requests": requests, "designs": len(left)})
     return left
 
 
@@ -223,18 +252,18 @@ def _last(question: Question, outcome: Outcome, run: Run, entries: list[Entry]) 
 
 
 def _most(question: Question, outcome: Outcome, entry: Entry) -> int:
-    """Engines with which a plan can still be shown: it must cost no more than the best of its layout so far and than
-    the last of the layouts to be shown. It is paid for at least until the last request comes, for at most all tokens.
-    """
-    design, workload = entry.design, question.workload
-    machine = question.machines[design.machine]
+    """Accelerators with which a plan can still be shown: it must cost no more than the best of its layout so far and
+    than the last of the layouts to be shown. It is paid for at least until the last request comes, for at most all
+    tokens."""
+    workload = question.workload
+    most = question.machines[entry.design.machine].cluster.count
     good = leaders(ranked(outcome.good))
     limits = [e.order[0] for e in good if e.layout == entry.layout]
     if len(good) >= question.asked.top:
         limits.append(good[question.asked.top - 1].order[0])
-    hourly = machine.cost_usd_per_hour(design.engines[0].accelerators)
-    if not limits or workload.closed or question.asked.duration is not None or not hourly:
-        return machine.cluster.count
+    hourly = _hourly(question, entry, 1)
+    if not limits or workload.closed or question.asked.duration is not None:
+        return most
     tokens = float(workload.output_tokens.sum())
     least = hourly * float(workload.arrival_s[-1]) / 3600 / tokens * 1e6
-    return machine.cluster.count if least <= 0 else min(int(min(limits) * (1 + EQUAL) / least), machine.cluster.count)
+    return most if least <= 0 else min(int(min(limits) * (1 + EQUAL) / least), most)

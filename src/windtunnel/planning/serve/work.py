@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from windtunnel.errors import ScenarioError
-from windtunnel.planning.serve.bench import Bench, Trial, allowed_replicas
+from windtunnel.planning.serve.bench import Bench, Trial, room
 from windtunnel.planning.serve.bracket import fewest, highest
 from windtunnel.planning.serve.question import Question
 from windtunnel.planning.serve.space import NO_MEMORY, Design
-from windtunnel.planning.serve.trial import METRICS, shown
+from windtunnel.planning.serve.trial import METRICS, Verdict, shown
 
 BOUND = {
     "ttft_s": "TTFT: one prompt alone takes longer than the limit",
@@ -39,13 +39,13 @@ class Job:
     """What is to be found of a design.
 
     ``best``: the counts of engines, or the highest rate, that are best on the first ``requests`` (None: all of them).
-    ``counts`` and ``rate``: guesses to begin with; ``most``: more engines are of no use. ``settle``: the same on the
-    whole workload, with all metrics of what is found. ``rate``: the highest rate of ``counts``. ``measure``: all
+    ``counts`` and ``rate``: guesses to begin with; ``most``: more accelerators are of no use. ``settle``: the same on the
+    whole workload, with all metrics of what is found. ``prompts``: as ``best``, for prompts alone. ``rate``: the highest rate of ``counts``. ``measure``: all
     metrics of ``counts`` at ``rate`` (None: as asked), as ``simulate`` answers. ``look``: nearly the same, for a curve:
     arrival times are scaled instead of drawn anew.
     """
 
-    kind: Literal["best", "settle", "rate", "measure", "look"]
+    kind: Literal["best", "settle", "prompts", "rate", "measure", "look"]
     design: Design
     requests: int | None = None
     counts: tuple[int, ...] = ()
@@ -87,6 +87,7 @@ def evaluate(shared: Shared, chunk: Chunk) -> tuple[Mapping[str, Any], dict[str,
     find: dict[str, Callable[[Bench, Job], dict[str, Any]]] = {
         "best": partial(_best, shared.replicas),
         "settle": partial(_settled, shared.replicas),
+        "prompts": _prompts_alone,
         "rate": _highest_rate,
         "measure": _measured,
         "look": _looked_at,
@@ -112,7 +113,11 @@ def _best(replicas: Sequence[int] | None, bench: Bench, job: Job) -> dict[str, A
             return {"reason": NO_MEMORY}
     except ScenarioError as error:
         return {"reason": NO_FORMAT, "said": str(error)}
-    allowed = allowed_replicas(q, design, replicas)
+    most = room(q, design.machine)
+    if design.apart:
+        return _both_pools(bench, job, most)
+    largest = most // design.accelerators([1])
+    allowed = [n for n in replicas if n <= largest] if replicas is not None else list(range(1, largest + 1))
     if not allowed:
         return {"reason": NO_COUNT}
     bound = bench.bounds(design)
@@ -139,7 +144,7 @@ def _fewest(bench: Bench, job: Job, allowed: Sequence[int], least: int) -> dict[
         trials[n] = bench.run(job.design, [n], job.requests)
         return trials[n].verdict.meets
 
-    worth = [n for n in allowed if job.most is None or n <= job.most]
+    worth = [n for n in allowed if job.most is None or job.design.accelerators([n]) <= job.most]
     if not worth:
         return {"reason": "", "least": least}
     n = fewest(meets, worth, job.counts[0] if job.counts else allowed[0])
@@ -147,6 +152,67 @@ def _fewest(bench: Bench, job: Job, allowed: Sequence[int], least: int) -> dict[
     if n is None and worth[-1] < allowed[-1]:
         return {"reason": "", "least": least}
     return _found(q, last, least)
+
+
+def _both_pools(bench: Bench, job: Job, most: int) -> dict[str, Any]:
+    """The fewest engines that run prompts, then the fewest that decode. TTFT does not depend on those that decode."""
+    q, design = bench.question, job.design
+    prefill, decode = (e.accelerators for e in design.engines)
+    if prefill + decode > most:
+        return {"reason": NO_COUNT}
+    worth = most if job.most is None else min(most, job.most)
+    guess = job.counts or (1, 1)
+    trials: dict[tuple[int, int], Trial] = {}
+
+    def trial(a: int, b: int) -> Verdict:
+        if (a, b) not in trials:
+            trials[a, b] = bench.run(design, [a, b], job.requests)
+        return trials[a, b].verdict
+
+    def in_time(a: int) -> bool:
+        left = max((most - a * prefill) // decode, 1)
+        value, limit = trial(a, min(guess[1], left)).values["ttft_s"], q.limits.get("ttft_s")
+        return limit is None or value is None or value <= limit
+
+    if prefill + decode > worth:
+        return {"reason": ""}
+    prompts = list(range(1, (worth - decode) // prefill + 1))
+    a = fewest(in_time, prompts, guess[0])
+    if a is None:
+        if worth < most:
+            return {"reason": ""}
+        return _found(q, trials[max(trials)], 1)
+    answers = list(range(1, (worth - a * prefill) // decode + 1))
+    b = fewest(lambda n: trial(a, n).meets, answers, guess[1])
+    if b is None:
+        if worth < most:
+            return {"reason": ""}
+        return _found(q, trials[a, answers[-1]], 1)
+    return _found(q, trials[a, b], 1)
+
+
+def _prompts_alone(bench: Bench, job: Job) -> dict[str, Any]:
+    """How many engines bring the prompts alone to their TTFT: what the pool for them will need, nearly."""
+    q, design = bench.question, job.design
+    most = room(q, design.machine)
+    limit = q.limits.get("ttft_s")
+    try:
+        if not bench.fits(design):
+            return {"reason": NO_MEMORY}
+    except ScenarioError as error:
+        return {"reason": NO_FORMAT, "said": str(error)}
+    trials: dict[int, Trial] = {}
+
+    def in_time(n: int) -> bool:
+        trials[n] = bench.run(design, [n], job.requests, prompts_only=True)
+        value = trials[n].verdict.values["ttft_s"]
+        return limit is None or value is None or value <= limit
+
+    allowed = list(range(1, most // design.accelerators([1]) + 1))
+    n = fewest(in_time, allowed, 1)
+    if n is None:
+        return {"reason": MISSES["ttft_s"]}
+    return {"counts": [n], "score": float(design.accelerators([n])), "ratio": trials[n].verdict.ratio, "meets": True}
 
 
 def _fastest(bench: Bench, job: Job, counts: tuple[int, ...]) -> dict[str, Any]:
