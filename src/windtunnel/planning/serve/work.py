@@ -39,10 +39,10 @@ class Job:
     """What is to be found of a design.
 
     ``best``: the counts of engines, or the highest rate, that are best on the first ``requests`` (None: all of them).
-    ``counts`` and ``rate``: guesses to begin with; ``most``: more accelerators are of no use. ``settle``: the same on the
-    whole workload, with all metrics of what is found. ``prompts``: as ``best``, for prompts alone. ``rate``: the highest rate of ``counts``. ``measure``: all
-    metrics of ``counts`` at ``rate`` (None: as asked), as ``simulate`` answers. ``look``: nearly the same, for a curve:
-    arrival times are scaled instead of drawn anew.
+    ``counts`` and ``rate``: guesses to begin with; ``most``: more accelerators are of no use. ``settle``: the same on
+    the whole workload, with all metrics of what is found. ``prompts``: as ``best``, for prompts alone. ``rate``: the
+    highest rate of ``counts``. ``measure``: all metrics of ``counts`` at ``rate`` (None: as asked), as ``simulate``
+    answers. ``look``: nearly the same, for a curve: arrival times are scaled instead of drawn anew.
     """
 
     kind: Literal["best", "settle", "prompts", "rate", "measure", "look"]
