@@ -185,17 +185,12 @@ def _shown(
     ]
     frontier = []
     for number, (plan, findings) in enumerate(zip(plans, found, strict=False)):
-        if capacity:
-            best = findings[1]
-            plan["max_rate_requests_per_second"] = best["rate"] if best["meets"] else None
-        else:
-            plan["max_rate_requests_per_second"] = (
-                plan["rate_requests_per_second"] if question.objective == "throughput" else None
-            )
-        looked = findings[1 + capacity :]
-        points = [findings[0], *looked] if looked else []
-        points.sort(key=lambda f: f["rate"])
-        frontier += [answer.frontier_point(number, plan, point) for point in points]
+        looked = [*findings[1 + capacity :], *(findings[1]["points"] if capacity else [])]
+        own_rate = plan["rate_requests_per_second"] if question.objective == "throughput" else None
+        plan["max_rate_requests_per_second"] = findings[1]["rate"] if capacity else own_rate
+        if number < answer.FRONTIER_PLANS and looked:
+            points = sorted([findings[0], *looked], key=lambda f: f["rate"])
+            frontier += [answer.frontier_point(number, plan, point) for point in points]
     obvious = None
     if usual is not None and "metrics" in found[-1][0]:
         obvious = answer.described(question, usual, found[-1][0])

@@ -15,8 +15,9 @@ from windtunnel.planning.serve.work import Job
 PARETO_AXES = ("cost_usd_per_million_tokens", "ttft_s", "tpot_s")
 """Smaller is better; of TTFT and TPOT the percentile that is held to the SLO."""
 
-FRONTIER_RATES = (0.25, 0.5, 0.75, 0.9, 1.1, 1.25, 1.5)
-"""Of the rate that was asked for, where the throughput-latency curve is taken beside that rate itself."""
+FRONTIER_RATES = (0.25, 0.5, 0.75)
+"""Of the rate that was asked for, where the throughput-latency curve is taken beside that rate itself and those at
+which the highest one is looked for."""
 
 FRONTIER_PLANS = 3
 

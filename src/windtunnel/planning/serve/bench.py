@@ -55,7 +55,9 @@ class Bench:
         known = {key[1]: self._prepared[key] for key in keys if key in self._prepared}
         if len(known) < len(keys):
             q = self.question
-            scenario = simulate_scenario(q.options(design.plan(q.machines[design.machine], [1] * len(keys))))
+            # On the whole cluster, so that links between engines are those of many nodes.
+            plan = {**design.plan(q.machines[design.machine], [1] * len(keys)), "on": q.machines[design.machine].on}
+            scenario = simulate_scenario(q.options(plan))
             calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
             known = dict(prepare(scenario, q.workload, calibration, known))
         for key in keys:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-TOLERANCE = 0.01
+TOLERANCE = 0.02
 """Relative distance between the highest rate that is found to do and the lowest that is found not to."""
 
 FACTOR = 1.5
-"""First step of a gallop over rates; each step after it is the square of the last, up to four times."""
+"""First step of a gallop over rates; each is the square of the last, up to four times."""
 
 
 def fewest(meets: Callable[[int], bool], allowed: Sequence[int], start: int) -> int | None:
@@ -64,10 +64,11 @@ def highest(
     most: float = 1e7,
     least: float = 1e-6,
     tolerance: float = TOLERANCE,
+    first: float = FACTOR,
 ) -> float | None:
     """The highest rate that meets, within ``tolerance``, if all below it do; None where not even ``least`` does.
 
-    Rates that are asked have four digits, so that they can be written in a command.
+    Rates that are asked, but for ``start``, have four digits, so that they can be written in a command.
     """
     known: dict[float, bool] = {}
 
@@ -77,7 +78,7 @@ def highest(
         return known[rate]
 
     low = high = 0.0
-    rate, factor = digits(start), FACTOR
+    rate, factor = start, first
     if yes(rate):
         low = rate
         while not high:
