@@ -28,7 +28,8 @@ from windtunnel.serving.compiled.build import available
 
 Progress = Callable[[float, str], None]
 
-NOT_PAIRED = "another engine of the machine needs fewer accelerators for the prompts"
+NOT_PAIRED = "pair of pools left out: another engine of the machine needs fewer accelerators for the prompts"
+NOT_OWN = "pair of pools left out: its settings are not the engine's own"
 
 NEAREST = 6
 """Plans that are simulated on the whole workload to find the one that misses by least."""
@@ -124,7 +125,8 @@ def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, st
     why_not = Counter(space.why_not) + outcome.why_not
     possible = sum(len(own) * len(space.decode[machine]) for machine, own in space.prefill.items())
     if possible > outcome.pairs:
-        why_not[NOT_PAIRED] = possible - outcome.pairs
+        whole = question.objective not in ("cost", "energy")
+        why_not[NOT_OWN if whole else NOT_PAIRED] = possible - outcome.pairs
     tried = len(space.colocated) + outcome.pairs
     return PlanResult(
         question="serve",

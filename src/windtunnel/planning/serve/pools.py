@@ -8,6 +8,8 @@ simulated whole, like any other design.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from windtunnel.planning.serve.question import Question
 from windtunnel.planning.serve.search import Entry, Run, leaders
 from windtunnel.planning.serve.space import Design, Space
@@ -21,6 +23,16 @@ def pairs(question: Question, space: Space, run: Run, requests: int | None) -> l
     """The pairs to search: on each machine the best engine for prompts with each for decoding, and the next best with
     each that has its own settings. ``requests``: as many are simulated to choose."""
     found: list[Entry] = []
+    if question.objective not in ("cost", "energy"):
+        # All accelerators are used, so that what a pool needs does not matter: layouts are paired, with own settings.
+        return [
+            Entry(Design(machine, (first, second)))
+            for machine, engines in sorted(space.prefill.items())
+            for first in engines
+            for second in space.decode[machine]
+            if first.chunk == _own([e.chunk for e in engines])
+            and second.max_batch == _own([e.max_batch for e in space.decode[machine]])
+        ]
     alone = [
         Entry(Design(machine, (engine,))) for machine, engines in sorted(space.prefill.items()) for engine in engines
     ]
@@ -40,3 +52,8 @@ def pairs(question: Question, space: Space, run: Run, requests: int | None) -> l
                     design = Design(machine, (entry.design.engines[0], engine))
                     found.append(Entry(design, {"counts": [entry.guess[0], 1]}))
     return found
+
+
+def _own(values: Sequence[int | None]) -> int | None:
+    """The engine's own, else the first that is allowed."""
+    return None if None in values else values[0]

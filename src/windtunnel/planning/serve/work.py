@@ -12,7 +12,7 @@ import numpy as np
 
 from windtunnel.errors import ScenarioError
 from windtunnel.planning.serve.bench import Bench, Trial, room
-from windtunnel.planning.serve.bracket import fewest, highest
+from windtunnel.planning.serve.bracket import TOLERANCE, digits, fewest, highest
 from windtunnel.planning.serve.question import Question
 from windtunnel.planning.serve.space import NO_MEMORY, Design
 from windtunnel.planning.serve.trial import METRICS, Verdict, shown
@@ -30,6 +30,9 @@ MISSES = {
     "tpot_s": "TPOT misses its limit with all engines that there is room for",
     "e2e_s": "E2E misses its limit with all engines that there is room for",
 }
+SPLITS = (0.5, 0.25, 0.75)
+"""Shares of the accelerators that run prompts, where all are used."""
+
 NEAR = 1.2
 """First step from the rate that was asked for to the highest one."""
 
@@ -118,7 +121,7 @@ def _best(replicas: Sequence[int] | None, bench: Bench, job: Job) -> dict[str, A
         return {"reason": NO_FORMAT, "said": str(error)}
     most = room(q, design.machine)
     if design.apart:
-        return _both_pools(bench, job, most)
+        return (_both_pools if q.objective in ("cost", "energy") else _split)(bench, job, most)
     largest = most // design.accelerators([1])
     allowed = [n for n in replicas if n <= largest] if replicas is not None else list(range(1, largest + 1))
     if not allowed:
@@ -192,6 +195,37 @@ def _both_pools(bench: Bench, job: Job, most: int) -> dict[str, Any]:
             return {"reason": ""}
         return _found(q, trials[a, answers[-1]], 1)
     return _found(q, trials[a, b], 1)
+
+
+def _split(bench: Bench, job: Job, most: int) -> dict[str, Any]:
+    """All accelerators, split between the pools as is best of :data:`SPLITS` (or as ``counts`` say, with ``rate``)."""
+    q, design = bench.question, job.design
+    prefill, decode = (e.accelerators for e in design.engines)
+    if prefill + decode > most:
+        return {"reason": NO_COUNT}
+    splits = [job.counts]
+    if job.rate is None:
+        first = [min(max(round(f * most / prefill), 1), (most - decode) // prefill) for f in SPLITS]
+        splits = list(dict.fromkeys((a, (most - a * prefill) // decode) for a in first))
+    best: dict[str, Any] | None = None
+    for counts in splits:
+        if q.objective == "latency":
+            found = _found(q, bench.run(design, counts, job.requests), 1)
+        elif best is None or not best["meets"]:
+            found = _fastest(bench, job, counts)
+        elif bench.run(design, counts, job.requests, digits(best["rate"] * (1 + TOLERANCE))).verdict.meets:
+            found = _fastest(bench, replace(job, rate=best["rate"]), counts)
+        else:
+            continue
+        if best is None or _rank(found) < _rank(best):
+            best = found
+    assert best is not None
+    return best
+
+
+def _rank(finding: Mapping[str, Any]) -> tuple[bool, float, float]:
+    score, ratio = finding["score"], finding["ratio"]
+    return not finding["meets"], math.inf if score is None else score, math.inf if ratio is None else ratio
 
 
 def _prompts_alone(bench: Bench, job: Job) -> dict[str, Any]:
