@@ -62,7 +62,7 @@ def described(question: Question, design: Design, finding: Mapping[str, Any]) ->
     counts = finding["counts"]
     used = design.accelerators(counts)
     plan = {**question.fixed, **design.plan(machine, counts)}
-    if finding["rate"] != question.rate:
+    if finding["rate"] != question.rate or question.objective == "throughput":
         plan["rate"] = finding["rate"]
     percentiles = {m: finding[m] for m in ("ttft_s", "tpot_s", "e2e_s")}
     return {

@@ -125,15 +125,15 @@ def read_question(options: PlanServeOptions) -> Question:
     highest = options.objective == "throughput"
     if highest and options.rate is not None and math.isinf(options.rate):
         raise ScenarioError("rate=inf: objective=throughput finds the highest rate; leave out --rate")
+    closed = str(options.arrivals or "").startswith("closed")
+    if highest and closed:
+        raise ScenarioError(f"arrivals={shown(options.arrivals)}: a closed loop has no rate for objective=throughput")
     probe = read_options(SimulateOptions, {**fixed, "on": machines[0].on})
     simulate_scenario(probe)
     spec = workload_spec(probe)
     if highest and options.rate is None and options.trace is None:
         spec = replace(spec, rate=NOMINAL_RATE)
     workload = build_workload(spec)
-    closed = str(options.arrivals or "").startswith("closed")
-    if highest and closed:
-        raise ScenarioError(f"arrivals={shown(options.arrivals)}: a closed loop has no rate for objective=throughput")
     rate = None if closed else _rate(spec.rate, workload)
     return Question(options, fixed, machines, network, limits, workload, rate)
 

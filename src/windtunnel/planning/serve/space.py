@@ -227,15 +227,15 @@ class _Rules:
         before = len(self.fitting)
         self._layouts(number, machine, self.given["pp"] or (1,))
         if len(self.fitting) == before and self.given["pp"] is None:
-            self._layouts(number, machine, tuple(p for p in _powers(LARGEST_STAGES) if p > 1))
+            self._layouts(number, machine, tuple(p for p in _powers(LARGEST_STAGES) if p > 1), unasked=True)
 
-    def _layouts(self, number: int, machine: Machine, stages: Iterable[int]) -> None:
+    def _layouts(self, number: int, machine: Machine, stages: Iterable[int], *, unasked: bool = False) -> None:
         count, node = machine.cluster.count, machine.cluster.node_size
         tps = self.given["tp"] or _powers(min(node, count))
         for pp, tp in product(stages, tps):
             dps = self.given["dp"] or (_powers(max(LARGEST_ENGINE // tp, 1)) if self.experts else (1,))
             for dp in dps:
-                if self.given["dp"] is None and dp > 1 and tp * pp * dp > count:
+                if tp * pp * dp > count and (unasked or (self.given["dp"] is None and dp > 1)):
                     continue
                 whole = tp * dp
                 eps = self.given["ep"] or ((1, whole) if self.experts and dp == 1 and whole > 1 else (whole,))
