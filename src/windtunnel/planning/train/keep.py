@@ -54,10 +54,13 @@ class Keep:
     laid_out: int = 0
     late: int = 0
     """Plans that fit but miss the goal's limit."""
+    smallest: Row | None = None
+    """The plan that needs least memory, whether it fits or not."""
     _staircase: dict[float, tuple[Array, Array]] = field(default_factory=dict)
 
     def consider(self, group: Group) -> tuple[Array, NDArray[np.bool_]]:
         """Take in a group; (seconds of its fitting plans, whether they are exact and not a bound)."""
+        self._look_at_memory(group)
         seconds = group.least.copy()
         exact = np.zeros(len(seconds), bool)
         at = group.fitting
@@ -86,6 +89,13 @@ class Keep:
             self.laid_out += len(now)
             self._take(group, now, at, seconds[now], memory[now], gpus[now])
         return seconds, exact
+
+    def _look_at_memory(self, group: Group) -> None:
+        if len(group.memory):
+            i = int(np.argmin(group.memory))
+            row = with_key({**_options(group, i), "memory_bytes": float(group.memory[i])})
+            if self.smallest is None or least_memory(row) < least_memory(self.smallest):
+                self.smallest = row
 
     def _may_matter(self, value: Array, lower: Array, memory: Array, gpus: Array) -> NDArray[np.bool_]:
         bar = self.best[-1]["objective"] if len(self.best) == self.top else np.inf
@@ -126,7 +136,7 @@ class Keep:
             return [
                 with_key(
                     {
-                        **{name: _plain(column, at[now[i]]) for name, column in group.columns.items()},
+                        **_options(group, int(at[now[i]])),
                         "memory_bytes": float(memory[i]),
                         "step_time_s": float(seconds[i]),
                         "energy_j": float(energy[i]),
@@ -154,6 +164,15 @@ class Keep:
 def order(row: Row) -> tuple[Any, ...]:
     """Better first; among equals the faster, the smaller, then by options."""
     return (row["objective"], row["step_time_s"], row["memory_bytes"], row["key"])
+
+
+def least_memory(row: Row) -> tuple[Any, ...]:
+    """Smaller first; among equals by options."""
+    return row["memory_bytes"], row["key"]
+
+
+def _options(group: Group, position: int) -> Row:
+    return {name: _plain(column, position) for name, column in group.columns.items()}
 
 
 def with_key(row: Row) -> Row:

@@ -25,7 +25,7 @@ from windtunnel.ops.tree import EMPTY
 from windtunnel.ops.values import Array, Value
 from windtunnel.parallel.step import Part, Step, training_step
 from windtunnel.planning.train.axes import Axes
-from windtunnel.planning.train.grid import NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
+from windtunnel.planning.train.grid import HOST, MEMORY, NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import TrainOptions, read_options
@@ -179,9 +179,8 @@ class Pricer:
             way = self._way(base, name, schedule)
             if way not in priced:
                 priced[way] = self._step(base, replace(plan, schedule=name), schedule)
-            yield self._group(
-                key, replace(plan, schedule=name, virtual_stages=v), schedule, priced[way], grid, own, groups
-            )
+            full = replace(plan, schedule=name, virtual_stages=v)
+            yield self._group(key, full, schedule, priced[way], grid, own, groups, refused)
 
     def _way(self, base: TrainScenario, name: str, schedule: Schedule) -> str:
         """Schedules of one name here have the same trees."""
@@ -214,18 +213,21 @@ class Pricer:
 
     def _group(
         self, key: Key, plan: TrainPlan, schedule: Schedule, priced: _Priced, grid: Grid, legal: Mask,
-        groups: tuple[int | None, ...],
+        groups: tuple[int | None, ...], refused: Refused,
     ) -> Group:  # fmt: skip
         engine, held = priced.base.engine, priced.step.held
         full: Value = 0.0
         for h in held:
             full = np.maximum(full, stage_memory(h, plan, engine, schedule).total)
         fits = full <= self.capacity
-        if key.offload:
-            fits = fits & self._host_fits(plan, priced.step, schedule)
-        shape = np.broadcast_shapes(legal.shape, np.shape(full), np.shape(fits))
+        shape = np.broadcast_shapes(legal.shape, np.shape(full))
         index = np.nonzero(np.broadcast_to(legal, shape))
         fitting = _take(fits, index)
+        refused.add(MEMORY, len(fitting) - int(np.count_nonzero(fitting)))
+        if key.offload:
+            both = fitting & _take(self._host_fits(plan, priced.step, schedule), index)
+            refused.add(HOST, int(np.count_nonzero(fitting) - np.count_nonzero(both)))
+            fitting = both
         inside: Index = tuple(i[fitting] for i in index)
         flat = _Flat(priced, schedule, plan, inside, self) if len(inside[0]) else None
         columns: dict[str, Any] = {
