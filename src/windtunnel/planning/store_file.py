@@ -20,7 +20,7 @@ FORMAT = 1
 
 _TABLES = """
 create table meta (format integer, windtunnel varchar, created timestamp);
-create table questions (id integer, digest varchar, command varchar, question varchar, asked timestamp);
+create table questions (id integer, digest varchar, command varchar, request varchar, asked timestamp);
 create table chunks (id integer, question integer, key varchar, rows bigint, summary varchar, columns varchar,
                      committed timestamp);
 """
