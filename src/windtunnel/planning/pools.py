@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -95,6 +97,7 @@ class RayPool:
         if self._ours:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of the use of this package
             try:
+                _reach(os.environ.get("RAY_ADDRESS", ""))
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
             except Exception as error:  # whatever the connection failed with
                 raise ScenarioError(f"cannot reach or start a Ray cluster: {one_line(error)}") from None
@@ -126,6 +129,20 @@ class RayPool:
             return
         for reference in self._running.values():  # none is left when all is well
             self._ray.cancel(reference, force=now)
+
+
+def _reach(address: str) -> None:
+    """Ray tries for minutes to reach a cluster that is not there.
+
+    Raises:
+        OSError: nobody answers at HOST:PORT. Other addresses are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if re.fullmatch(r"[\w.-]+", host) and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise OSError(f"RAY_ADDRESS={address}: {error}") from None
 
 
 _held: tuple[str, Any] = ("", None)

@@ -139,8 +139,10 @@ def _make(path: Path) -> None:
     try:
         con = _attach(new)
         try:
+            con.execute("begin")
             con.execute(_TABLES)
             con.execute("insert into meta values (?, ?, ?)", [FORMAT, version(), utc_now()])
+            con.execute("commit")
         finally:
             con.close()
         try:
