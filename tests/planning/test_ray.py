@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,6 +106,19 @@ def test_a_node_of_another_version_is_refused(cluster: Any, monkeypatch: pytest.
     monkeypatch.setattr("windtunnel.planning.pools.version", lambda: "0.0.9")
     with pytest.raises(ScenarioError, match=r"a node of the Ray cluster has windtunnel .*; install 0\.0\.9 there"):
         list(fan_out.run(squares(), 3, range(6), str, workers="ray"))
+
+
+def test_a_cluster_is_found_by_its_address(cluster: Any) -> None:
+    script = """
+import ray
+from windtunnel.planning import fan_out
+nodes = lambda shared, chunk: ({}, {"cores": ray.cluster_resources()["CPU"]})
+print({found.summary["cores"] for found in fan_out.run(nodes, 0, range(4), str, workers="ray")})
+"""
+    environment = os.environ | {"RAY_ADDRESS": cluster.address}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
+    assert (ran.stdout, ran.returncode) == ("{2.0}\n", 0), ran.stderr
+    assert ran.stderr == ""
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "junk"])
