@@ -77,9 +77,9 @@ class Store:
         con, target = open_file(path)
         try:
             return Store(con, target, command, _ask(con, command, text))
-        except BaseException:
+        except BaseException as error:
             con.close()
-            raise
+            raise _unwritten(target, error) from None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -111,9 +111,7 @@ class Store:
         except BaseException as error:
             with suppress(duckdb.Error):
                 self._con.execute("rollback")
-            if isinstance(error, duckdb.Error):
-                raise ScenarioError(f"cannot write {str(self._path)!r}: {one_line(error)}") from None
-            raise
+            raise _unwritten(self._path, error) from None
         self._chunks[chunk.key] = entry
         self._next += 1
 
@@ -216,6 +214,13 @@ def _ask(con: duckdb.DuckDBPyConnection, command: str, text: str) -> int:
     fresh = number(con, "select coalesce(max(id), 0) + 1 from questions")
     con.execute("insert into questions values (?, ?, ?, ?, ?)", [fresh, digest, command, text, utc_now()])
     return fresh
+
+
+def _unwritten(path: Path, error: BaseException) -> BaseException:
+    """DuckDB's error as one that a user can read; others as they are."""
+    import duckdb
+
+    return ScenarioError(f"cannot write {str(path)!r}: {one_line(error)}") if isinstance(error, duckdb.Error) else error
 
 
 def _forms(table: Table) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _check(path: Path) -> None:
     shown = str(path)
     if not path.is_file():
         raise ScenarioError(f"{shown!r} is no file")
-    if not os.access(path, os.R_OK | os.W_OK):
+    if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK)):  # the log lies beside the file
         raise ScenarioError(f"cannot write {shown!r}: Permission denied")
     con = _attach(path, read_only=True)
     try:
