@@ -245,4 +245,6 @@ def _column(form: Any, values: Any, names: list[str]) -> Column:
 def _sql_type(column: Column) -> str:
     if isinstance(column, Text):
         return "VARCHAR"
-    return {"f": "DOUBLE", "i": "BIGINT", "b": "BOOLEAN"}[column.dtype.kind]
+    if column.dtype.kind == "i":
+        return "BIGINT" if column.dtype.itemsize == 8 else "INTEGER"
+    return "DOUBLE" if column.dtype.kind == "f" else "BOOLEAN"
