@@ -1,0 +1,77 @@
+"""What is special to plans of a service: figures against limits, and how latency rises with throughput."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from windtunnel.report import units
+from windtunnel.report.bars import bar, grid
+from windtunnel.report.plan_words import Plan, at_percentile, curves
+from windtunnel.report.sections import band, per_million, section
+from windtunnel.report.simulation import slo_text
+from windtunnel.scenario.plans import PlanResult
+
+MOST_POINTS = 6
+"""Rows of a plan's curve; JSON has all."""
+
+
+def serve_figures(plan: Plan, percentile: float) -> tuple[list[str], list[str]]:
+    """What matters most of a service, and what also matters."""
+    latencies = [at_percentile(metric, percentile) for metric in ("ttft_s", "tpot_s")]
+    first = [
+        per_million(plan.get("cost_usd_per_million_tokens")),
+        "price unknown" if plan.get("cost_usd_per_hour") is None else f"{units.dollars(plan['cost_usd_per_hour'])}/h",
+        f"{units.count(plan.get('accelerators'))} accelerators",
+        *(f"{f.title} {f.text(plan)}" for f in latencies if f.of(plan) is not None),
+    ]
+    highest = plan.get("max_rate")
+    more = [
+        f"{units.number(plan.get('requests_per_second'))} requests/s",
+        *([f"up to {units.number(highest)} within the limits"] if highest is not None else []),
+        f"{units.number(plan.get('output_tokens_per_second'))} output tokens/s",
+        f"{units.number(plan.get('output_tokens_per_second_per_gpu'))} a GPU",
+        f"{units.energy(plan.get('energy_j_per_token'))} an output token",
+        *band(plan.get("interval"), "ttft_s"),
+        *band(plan.get("interval"), "tpot_s"),
+    ]
+    return first, more
+
+
+def limits_table(plan: Plan, percentile: float) -> list[RenderableType]:
+    """The latencies that are limited, against their limits."""
+    slo = plan.get("slo") or {}
+    if not slo:
+        return []
+    table = grid("left", "right", "left", "right", "left")
+    for metric, limit in slo.items():
+        figure = at_percentile(metric, percentile)
+        value = figure.of(plan)
+        if value is None:
+            continue
+        style = "green" if value <= limit else "red"
+        used = value / limit
+        table.add_row(
+            figure.title, figure.shown(value), f"of {units.seconds(limit)}", units.percent(used), bar(used, style)
+        )
+    met = plan.get("slo_attainment")
+    lines: list[RenderableType] = [table]
+    if met is not None:
+        lines.append(Text(f"{units.percent(met)} of the requests meet {slo_text(slo)}", style="dim"))
+    return [section("Limits", Group(*lines))]
+
+
+def frontier_table(result: PlanResult, percentile: float) -> list[RenderableType]:
+    """The best plan's latencies as the rate rises."""
+    found = curves(result)
+    if not found:
+        return []
+    title, points = next(iter(found.items()))
+    step = max(1, -(-len(points) // MOST_POINTS))
+    latencies = [at_percentile(metric, percentile) for metric in ("ttft_s", "tpot_s")]
+    table = grid("right", "right", "right", "right")
+    table.add_row(*(Text(t, style="dim") for t in ("requests/s", "out tok/s", *(f.title for f in latencies))))
+    for point in points[::step]:
+        rate, tokens = point.get("requests_per_second"), point.get("output_tokens_per_second")
+        table.add_row(units.number(rate), units.number(tokens), *(f.text(point) for f in latencies))
+    return [section(f"Latency of {title} as the rate rises", table)]

@@ -1,0 +1,215 @@
+"""What a search found, in words: goals, figures of a plan, what differs between plans, what binds, what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from windtunnel.report import units
+from windtunnel.scenario.options import Options
+from windtunnel.scenario.plans import PlanResult
+
+Plan = Mapping[str, Any]
+
+SEARCHED = (
+    "tp", "pp", "dp", "cp", "ep", "etp", "replicas", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
+    "micro_batch", "recompute", "offload", "precision", "kv_precision", "chunk", "max_batch", "deployment",
+)  # fmt: skip
+"""Options of which a search takes several values; none means every legal one, or what the option says."""
+
+
+BEST = "the best"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of plans: what it is called, where it stands in them, how it is shown, whether more is better."""
+
+    title: str
+    path: str
+    shown: Callable[[float | None], str]
+    more: bool = False
+
+    def of(self, plan: Plan) -> float | None:
+        """The figure; None where the plan does not have it."""
+        found: Any = plan
+        for key in self.path.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+    def text(self, plan: Plan) -> str:
+        return self.shown(self.of(plan))
+
+    def worse(self, plan: Plan, best: Plan) -> float | None:
+        """By what fraction a plan is worse than the best one: 0.05 is a step 5 % longer, or a rate that a plan with
+        5 % more would reach."""
+        a, b = self.of(plan), self.of(best)
+        if not a or not b:
+            return None
+        return (b / a if self.more else a / b) - 1
+
+
+STEP = Figure("step", "step_time_s", units.seconds)
+MEMORY = Figure("memory", "memory_bytes.total", units.size)
+HEAD_ROOM = Figure("head-room", "head_room_bytes", units.size)
+USD = Figure("$/Mtok", "cost_usd_per_million_tokens", units.dollars)
+USD_AN_HOUR = Figure("$/h", "cost_usd_per_hour", units.dollars)
+ENERGY = Figure("J/token", "energy_j_per_token", units.energy)
+OUTPUT = Figure("out tok/s", "output_tokens_per_second", units.number, more=True)
+
+GOALS: Mapping[str, Mapping[str, tuple[str, Figure]]] = {
+    "train": {
+        "time": ("the shortest step", STEP),
+        "cost": ("the cheapest token", USD),
+        "energy": ("the least energy a token", ENERGY),
+        "tokens-per-gpu": ("the most tokens a second and GPU", Figure(
+            "tok/s/GPU", "tokens_per_second_per_gpu", units.number, more=True)),
+        "cluster": ("the fewest accelerators in time", Figure("GPUs", "gpus", units.count)),
+    },
+    "serve": {
+        "cost": ("the cheapest token", USD),
+        "throughput": ("the highest rate", Figure("max req/s", "max_rate", units.number, more=True)),
+        "latency": ("the lowest latency", Figure("latency", "latency_s", units.seconds)),
+        "energy": ("the least energy a token", ENERGY),
+    },
+}  # fmt: skip
+"""By question and objective: what is looked for, and the figure that says how good a plan is."""
+
+_TRAIN = (STEP, Figure("MFU", "mfu", units.percent), MEMORY, USD)
+_AXES = {f.path: f for f in (STEP, MEMORY, HEAD_ROOM, USD, USD_AN_HOUR, ENERGY, OUTPUT)}
+
+
+def goal(result: PlanResult) -> tuple[str, Figure]:
+    """What was looked for in words, and its figure."""
+    return GOALS[result.question][result.objective]
+
+
+def at_percentile(metric: str, percentile: float) -> Figure:
+    """``ttft_s`` at a percentile."""
+    name = metric.removesuffix("_s").upper()
+    return Figure(f"{name} p{percentile:g}", f"{metric}.p{percentile:g}", units.seconds)
+
+
+def percentile_of(options: Options) -> float:
+    """The percentile of latencies that is held to limits; training has none."""
+    return float(getattr(options, "percentile", 0.0))
+
+
+def figures(result: PlanResult, percentile: float) -> list[Figure]:
+    """The columns of a table of plans, that of the goal first. ``percentile``: of latencies."""
+    usual: Sequence[Figure] = _TRAIN
+    if result.question == "serve":
+        usual = (USD, USD_AN_HOUR, at_percentile("ttft_s", percentile), at_percentile("tpot_s", percentile), OUTPUT)
+    every = [goal(result)[1], *usual]
+    return [f for f in dict.fromkeys(every) if any(f.of(p) is not None for p in result.best)]
+
+
+def axes(result: PlanResult) -> list[Figure]:
+    """The figures that Pareto plans are compared by."""
+    known = {**_AXES, **{f.path: f for _, f in GOALS[result.question].values()}}
+    return [known.get(name) or Figure(name.replace("_", " "), name, units.number) for name in result.pareto_axes]
+
+
+def spread(plans: Sequence[Plan], most: int) -> list[Plan]:
+    """At most so many of them, the first and the last among them, evenly spaced between."""
+    if len(plans) <= most:
+        return list(plans)
+    return [plans[round(i * (len(plans) - 1) / (most - 1))] for i in range(most)]
+
+
+def differences(plan: Plan, best: Plan) -> list[str]:
+    """The options in which a plan is not the best one, as ``pp=4``; the cluster, too."""
+    mine, its = ({"on": p.get("on"), **p["plan"]} for p in (plan, best))
+    return [f"{k}={_value(mine.get(k))}" for k in dict.fromkeys([*mine, *its]) if mine.get(k) != its.get(k)]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def reasons(why_not: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Why plans were not feasible, the most frequent first."""
+    ranked = sorted(why_not.items(), key=lambda item: (-item[1], item[0]))
+    return [(reason.replace("_", " "), count) for reason, count in ranked if count]
+
+
+def effort(result: PlanResult) -> str:
+    """``12,345 plans priced in 2.31 s (5,340 a second), 1,000 of them kept from before; 9,876 feasible``."""
+    speed = f" ({units.count(round(result.evaluated / result.seconds))} a second)" if result.seconds > 0 else ""
+    kept = f", {result.resumed:,} of them kept from before" if result.resumed else ""
+    return f"{result.evaluated:,} plans in {units.seconds(result.seconds)}{speed}{kept}; {result.feasible:,} feasible"
+
+
+def _measured(constraint: str) -> Callable[[float | None], str]:
+    """How values of a constraint are shown."""
+    if "memory" in constraint or "bytes" in constraint:
+        return units.size
+    if "usd" in constraint or "budget" in constraint or "cost" in constraint:
+        return units.dollars
+    if "days" in constraint:
+        return lambda v: f"{units.number(v)} days"
+    if constraint.startswith(("ttft", "tpot", "itl", "e2e")) or constraint.endswith("_s"):
+        return units.seconds
+    return units.number
+
+
+def constraint_text(binding: Mapping[str, Any]) -> str:
+    """``memory: 96.2 GiB against a limit of 79.1 GiB, 1.22 times it``."""
+    name, value, limit, ratio = (binding.get(k) for k in ("constraint", "value", "limit", "ratio"))
+    shown = _measured(str(name))
+    text = str(name).replace("_", " ")
+    if value is None or limit is None:
+        return text
+    times = "" if ratio is None else f", {units.number(ratio)} times it"
+    return f"{text}: {shown(value)} against a limit of {shown(limit)}{times}"
+
+
+def shortfall(result: PlanResult) -> str:
+    """By how much the nearest plan misses, to end a sentence; nothing where that is not known."""
+    return f"; nearest plan: {constraint_text(result.binding)}" if result.binding else ""
+
+
+def advice(result: PlanResult, asked: Mapping[str, Any]) -> list[str]:
+    """What could be changed where nothing is feasible; none of it was tried. ``asked``: the options given."""
+    constraint = str((result.binding or {}).get("constraint", ""))
+    late = constraint.startswith(("ttft", "tpot", "itl", "e2e", "slo", "rate"))
+    found = []
+    held = [f"--{k.replace('_', '-')} {asked[k]}" for k in SEARCHED if asked.get(k) is not None]
+    if held:
+        found.append(f"search more widely: this search was held to {' '.join(held)}")
+    if late:
+        found.append("looser limits: --slo, or a lower --percentile")
+    if "usd" in constraint or "budget" in constraint:
+        return [*found, "a higher --budget, or cheaper machines: several --on are compared"]
+    if "days" in constraint or "time_to_train" in constraint:
+        found.append("a later end (--days), or fewer --tokens")
+    found.append("more accelerators, faster ones or ones with more memory (--on)")
+    if asked.get("precision") is None:
+        found.append("narrower number formats: --precision bf16,fp8")
+    if result.question == "train" and "memory" in constraint:
+        found += _less_memory(asked)
+    if result.question == "serve" and late and asked.get("deployment") is None:
+        found.append("prompts and decoding on engines of their own, too: --deployment both")
+    return found
+
+
+def _less_memory(asked: Mapping[str, Any]) -> Iterable[str]:
+    if asked.get("offload") is None:
+        yield "states in host memory or on drives: --offload all"
+    if asked.get("optimizer", "adamw") in ("adam", "adamw"):
+        yield "an optimizer with smaller states: --optimizer adam8bit"
+    yield "shorter sequences (--seq)"
+
+
+def curves(result: PlanResult) -> dict[str, list[Mapping[str, Any]]]:
+    """The points of the throughput-latency frontier by plan, the best plan's first, in order of throughput."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for point in result.frontier:
+        title = " ".join(differences(point, result.best[0])) or BEST
+        found.setdefault(title, []).append(point)
+    for points in found.values():
+        points.sort(key=lambda p: p.get("output_tokens_per_second") or 0.0)
+    return dict(sorted(found.items(), key=lambda item: item[0] != BEST))
