@@ -273,19 +273,20 @@ def nothing_found(train_plans: PlanResult) -> PlanResult:
 def serve_plans(service: FakeService) -> PlanResult:
     """What a search of services found: three plans, two of them with a curve of latency."""
     plans, frontier = [], []
-    for i, (on, slots, speed) in enumerate(
-        (("2xh100-sxm", 48, 1.0), ("4xa100-80gb-sxm", 32, 0.9), ("2xh100-sxm", 8, 1.0))
-    ):
-        workload = service.workload()
-        plan = {"tp": 2, "replicas": 1, "max_batch": slots, "engine": "vllm"}
-        known = {"model": "toy", "on": on, "plan": plan, "slo": Slo(ttft_s=1.0, tpot_s=0.03)}
-        found = service.result(service.outcome(workload, slots=slots, speed=speed), workload, **known).to_dict()
-        command = f"windtunnel simulate toy --on {on} --tp 2 --max-batch {slots} --rate 25"
-        plans.append({**found, "command": command, "accelerators": int(on[0]), "cost_usd_per_hour": 2.5 * int(on[0])})
-        for rate in (5.0, 10.0, 20.0, 30.0) if i < 2 else ():
+    for on, slots, speed in (("2xh100-sxm", 48, 1.0), ("4xa100-80gb-sxm", 32, 0.9), ("2xh100-sxm", 8, 1.0)):
+        for rate in (25.0, 5.0, 10.0, 20.0, 30.0):
             workload = service.workload(rate=rate)
-            found = service.result(service.outcome(workload, slots=slots, speed=speed), workload, **known).to_dict()
-            frontier.append({**found, "rate": rate})
+            outcome = service.outcome(workload, slots=slots, speed=speed)
+            found = service.result(outcome, workload, slo=Slo(ttft_s=1.0, tpot_s=0.03)).to_dict()
+            options = {"model": "toy", "on": on, "tp": 2, "max_batch": slots, "rate": rate, "slo": "ttft=1,tpot=0.03"}
+            words = [f"--{k.replace('_', '-')} {v}" for k, v in options.items() if k != "model"]
+            plan = {
+                **{k: v for k, v in found.items() if k not in ("model", "on", "slo")}, "plan": options,
+                "command": " ".join(["windtunnel simulate toy", *words]), "accelerators": int(on[0]),
+                "cost_usd_per_hour": 2.5 * int(on[0]), "rate_requests_per_second": rate,
+                "slo_percentile": {"percentile": 90.0, **{m: found[m]["p90"] for m in ("ttft_s", "tpot_s", "e2e_s")}},
+            }  # fmt: skip
+            (plans if rate == 25 else frontier).append(plan)
     return PlanResult(
         question="serve", model="toy", on=("2xh100-sxm", "4xa100-80gb-sxm"), objective="cost", evaluated=320,
         feasible=41, seconds=12.4, best=plans, pareto=plans, frontier=frontier,

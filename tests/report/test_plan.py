@@ -93,6 +93,8 @@ def test_what_differs(train_plans: PlanResult) -> None:
     b: Mapping[str, Any] = {"plan": {"tp": 2, "sequence_parallel": False}, "on": "2xt4"}
     assert differences(a, b) == ["on=1xt4", "offload=all", "sequence_parallel=yes"]
     assert differences(b, a) == ["on=2xt4", "sequence_parallel=no", "offload=none"]
+    assert differences({"plan": {"chunk": 8}}, {"plan": {"tp": 2}}) == ["chunk=8", "tp=1"]
+    assert differences({"plan": {"tp": 2}}, {"plan": {"chunk": 8, "rate": 2}}) == ["tp=2", "chunk=default"]
     assert differences(a, a) == []
 
 
@@ -127,7 +129,7 @@ def test_what_binds_the_best(train_plans: PlanResult) -> None:
         ({"constraint": "memory", "value": 96 * 2.0**30, "limit": 80 * 2.0**30, "ratio": 1.2},
          "memory: 96.0 GiB against a limit of 80.0 GiB, 1.20 times it"),
         ({"constraint": "ttft_s", "value": 1.5, "limit": 1.0, "ratio": 1.5},
-         "ttft s: 1.50 s against a limit of 1.00 s, 1.50 times it"),
+         "TTFT: 1.50 s against a limit of 1.00 s, 1.50 times it"),
         ({"constraint": "days", "value": 45.0, "limit": 30.0, "ratio": 1.5},
          "days: 45.0 days against a limit of 30.0 days, 1.50 times it"),
         ({"constraint": "budget", "value": 20.0, "limit": 10.0, "ratio": 2.0},
@@ -159,7 +161,7 @@ def test_what_is_advised_is_not_what_was_done(nothing_found: PlanResult) -> None
 
 def test_a_service_is_held_to_its_limits(serve_plans: PlanResult) -> None:
     said = text(serve_plans, SERVE)
-    assert "Best: on 2xh100-sxm tp=2" in said
+    assert "Best: on=2xh100-sxm tp=2" in said
     assert re.search(r"TPOT p90 +19\.8 ms +of 30\.0 ms +66", said)
     assert "on=4xa100-80gb-sxm max_batch=32" in said
     assert "Latency of the best as the rate rises" in said
@@ -167,7 +169,7 @@ def test_a_service_is_held_to_its_limits(serve_plans: PlanResult) -> None:
 
 def test_curves_are_by_plan_and_rise(serve_plans: PlanResult) -> None:
     found = curves(serve_plans)
-    assert list(found) == ["the best", "on=4xa100-80gb-sxm max_batch=32"]
+    assert list(found) == ["the best", "on=4xa100-80gb-sxm max_batch=32", "max_batch=8"]
     for points in found.values():
         assert len(points) == 4
         rates = [p["output_tokens_per_second"] for p in points]
@@ -193,19 +195,19 @@ def test_figures_that_are_missing_are_no_failure(train_plans: PlanResult) -> Non
 def test_pictures(train_plans: PlanResult, serve_plans: PlanResult, tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib")
     starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".html": b"<!DOCTYPE html>"}
-    for name, result in (("train", train_plans), ("serve", serve_plans)):
+    for name, result, options in (("train", train_plans, TRAIN), ("serve", serve_plans, SERVE)):
         path = tmp_path / (name + suffix)
-        plot_plans(result, path, 90.0)
+        plot_plans(result, path, options)
         first = path.read_bytes()
         assert first.startswith(starts[suffix])
-        plot_plans(result, path, 90.0)
+        plot_plans(result, path, options)
         assert path.read_bytes() == first
 
 
 def test_a_page_has_the_plans(train_plans: PlanResult, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "a.html"
-    plot_plans(train_plans, path)
+    plot_plans(train_plans, path, TRAIN)
     page = path.read_text()
     assert page.count("<tr>") == 1 + len(train_plans.pareto)
     assert "tp=8 dp=8 micro_batch=4 recompute=full" in page
@@ -214,5 +216,5 @@ def test_a_page_has_the_plans(train_plans: PlanResult, tmp_path: Path) -> None:
 def test_nothing_is_drawn_of_nothing(nothing_found: PlanResult, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(ScenarioError, match="no plan is feasible"):
-        plot_plans(nothing_found, tmp_path / "a.png")
+        plot_plans(nothing_found, tmp_path / "a.png", TRAIN)
     assert not list(tmp_path.iterdir())

@@ -91,10 +91,9 @@ def _write_files(result: PlanResult, options: PlanOptions, wanted: Wanted) -> No
             print(f"--{flag}: nothing was written, since no plan is feasible", file=sys.stderr)
         return
     if wanted.plot:
-        from windtunnel.report.plan_words import percentile_of
         from windtunnel.report.plot_plan import plot_plans
 
-        plot_plans(result, wanted.plot, percentile_of(options))
+        plot_plans(result, wanted.plot, options)
     if wanted.export_to is not None:
         folder = Path(wanted.export_to)
         try:

@@ -21,12 +21,11 @@ from windtunnel.report.plan_words import (
     effort,
     figures,
     goal,
-    percentile_of,
+    named,
     reasons,
     spread,
 )
 from windtunnel.report.sections import band, binding, notes, per_million, section
-from windtunnel.report.words import plan_line
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
 from windtunnel.scenario.results import Bottleneck
@@ -44,7 +43,7 @@ def render_headline(result: PlanResult, options: Options) -> RenderableType:
     title = Text.assemble((result.model, "bold"), " on ", (", ".join(result.on), "bold"), (f": {words}", "dim"))
     if result.best:
         best = result.best[0]
-        first, more = train_figures(best) if result.question == "train" else serve_figures(best, percentile_of(options))
+        first, more = train_figures(best) if result.question == "train" else serve_figures(best, options)
         return Group(
             title,
             Text(""),
@@ -54,7 +53,7 @@ def render_headline(result: PlanResult, options: Options) -> RenderableType:
         )
     lines: list[RenderableType] = [title, Text(""), Text("NO PLAN IS FEASIBLE", style="bold red")]
     if result.binding:
-        lines.append(Text(f"what binds the nearest plan is {constraint_text(result.binding)}", style="red"))
+        lines.append(Text(f"what binds: {constraint_text(result.binding)}", style="red"))
     if result.nearest:
         lines += [Text(""), _named("Nearest", result.nearest, result, "bold yellow")]
     return Group(*lines)
@@ -70,16 +69,15 @@ def reproduce(result: PlanResult) -> RenderableType:
 
 def render_findings(result: PlanResult, options: Options) -> RenderableType:
     """Everything after the headline. ``options``: what was asked."""
-    percentile = percentile_of(options)
     parts: list[RenderableType] = []
     if result.best:
         best = result.best[0]
         if result.question == "serve":
-            parts += limits_table(best, percentile)
-        parts += _runners_up(result, percentile)
-        parts += _pareto(result)
+            parts += limits_table(best, options)
+        parts += _runners_up(result, options)
+        parts += _pareto(result, options)
         if result.question == "serve":
-            parts += frontier_table(result, percentile)
+            parts += frontier_table(result, options)
         parts += _bound(result, best)
         parts += _obvious(result, best)
     else:
@@ -118,17 +116,16 @@ def train_figures(plan: Plan) -> tuple[list[str], list[str]]:
 
 
 def _named(what: str, plan: Plan, result: PlanResult, style: str) -> RenderableType:
-    where = f"on {plan['on']} " if len(result.on) > 1 and plan.get("on") else ""
-    return Text.assemble((f"{what}: ", style), (where + plan_line(plan["plan"]), "bold"))
+    return Text.assemble((f"{what}: ", style), (named(plan, result), "bold"))
 
 
-def _runners_up(result: PlanResult, percentile: float) -> list[RenderableType]:
+def _runners_up(result: PlanResult, options: Options) -> list[RenderableType]:
     best, *others = result.best
     if not others:
         return [
             section("Runners-up", Text("none: no other plan is feasible" if result.feasible == 1 else "none shown"))
         ]
-    shown = figures(result, percentile)
+    shown = figures(result, options)
     aim = goal(result)[1]
     rows = [(plan, aim.worse(plan, best)) for plan in result.best]
     table = _table([f.title for f in shown], "worse by", "what differs")
@@ -148,10 +145,10 @@ def _runners_up(result: PlanResult, percentile: float) -> list[RenderableType]:
     return [section("Runners-up", Group(*lines))]
 
 
-def _pareto(result: PlanResult) -> list[RenderableType]:
+def _pareto(result: PlanResult, options: Options) -> list[RenderableType]:
     if len(result.pareto) < 2:
         return []
-    compared = axes(result)
+    compared = axes(result, options)
     ranked = sorted(result.pareto, key=lambda p: _or(compared[0].of(p), 0.0))
     best = result.best[0]
     table = _table([f.title for f in compared], "", "what differs from the best")
@@ -185,7 +182,7 @@ def _obvious(result: PlanResult, best: Plan) -> list[RenderableType]:
     found = result.obvious
     if not found:
         return []
-    lines = [Text(plan_line(found["plan"]), style="bold")] if found.get("plan") else []
+    lines = [Text(named(found, result), style="bold")] if found.get("plan") else []
     if found.get("why"):
         lines.append(Text(str(found["why"])))
     aim = goal(result)[1]

@@ -7,25 +7,26 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import bar, grid
-from windtunnel.report.plan_words import Plan, at_percentile, curves
+from windtunnel.report.plan_words import Plan, at_percentile, curves, limits
 from windtunnel.report.sections import band, per_million, section
 from windtunnel.report.simulation import slo_text
+from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
 
 MOST_POINTS = 6
 """Rows of a plan's curve; JSON has all."""
 
 
-def serve_figures(plan: Plan, percentile: float) -> tuple[list[str], list[str]]:
+def serve_figures(plan: Plan, options: Options) -> tuple[list[str], list[str]]:
     """What matters most of a service, and what also matters."""
-    latencies = [at_percentile(metric, percentile) for metric in ("ttft_s", "tpot_s")]
+    latencies = [at_percentile(metric, options) for metric in ("ttft_s", "tpot_s")]
     first = [
         per_million(plan.get("cost_usd_per_million_tokens")),
         "price unknown" if plan.get("cost_usd_per_hour") is None else f"{units.dollars(plan['cost_usd_per_hour'])}/h",
         f"{units.count(plan.get('accelerators'))} accelerators",
         *(f"{f.title} {f.text(plan)}" for f in latencies if f.of(plan) is not None),
     ]
-    highest = plan.get("max_rate")
+    highest = plan.get("rate_requests_per_second") if getattr(options, "objective", "") == "throughput" else None
     more = [
         f"{units.number(plan.get('requests_per_second'))} requests/s",
         *([f"up to {units.number(highest)} within the limits"] if highest is not None else []),
@@ -38,14 +39,14 @@ def serve_figures(plan: Plan, percentile: float) -> tuple[list[str], list[str]]:
     return first, more
 
 
-def limits_table(plan: Plan, percentile: float) -> list[RenderableType]:
+def limits_table(plan: Plan, options: Options) -> list[RenderableType]:
     """The latencies that are limited, against their limits."""
-    slo = plan.get("slo") or {}
+    slo = limits(options)
     if not slo:
         return []
     table = grid("left", "right", "left", "right", "left")
     for metric, limit in slo.items():
-        figure = at_percentile(metric, percentile)
+        figure = at_percentile(metric, options)
         value = figure.of(plan)
         if value is None:
             continue
@@ -61,14 +62,14 @@ def limits_table(plan: Plan, percentile: float) -> list[RenderableType]:
     return [section("Limits", Group(*lines))]
 
 
-def frontier_table(result: PlanResult, percentile: float) -> list[RenderableType]:
+def frontier_table(result: PlanResult, options: Options) -> list[RenderableType]:
     """The best plan's latencies as the rate rises."""
     found = curves(result)
     if not found:
         return []
     title, points = next(iter(found.items()))
     step = max(1, -(-len(points) // MOST_POINTS))
-    latencies = [at_percentile(metric, percentile) for metric in ("ttft_s", "tpot_s")]
+    latencies = [at_percentile(metric, options) for metric in ("ttft_s", "tpot_s")]
     table = grid("right", "right", "right", "right")
     table.add_row(*(Text(t, style="dim") for t in ("requests/s", "out tok/s", *(f.title for f in latencies))))
     for point in points[::step]:

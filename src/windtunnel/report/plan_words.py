@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.report import units
+from windtunnel.report.words import METRICS, plan_line
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
+from windtunnel.scenario.workload import slo
 
 Plan = Mapping[str, Any]
 
@@ -17,6 +19,15 @@ SEARCHED = (
     "micro_batch", "recompute", "offload", "precision", "kv_precision", "chunk", "max_batch", "deployment",
 )  # fmt: skip
 """Options of which a search takes several values; none means every legal one, or what the option says."""
+
+DECIDED = ("on", "prefill", "decode", "engine", *SEARCHED)
+"""Options that make one plan unlike another."""
+
+ABSENT: Mapping[str, object] = {
+    **dict.fromkeys(("tp", "pp", "dp", "cp", "ep", "replicas", "virtual_stages"), 1),
+    **dict.fromkeys(("offload", "hsdp", "prefill", "decode"), "none"), "engine": "vllm",
+}  # fmt: skip
+"""What an option is that a plan leaves out; of the others, the model's or the engine's own."""
 
 
 BEST = "the best"
@@ -69,12 +80,14 @@ GOALS: Mapping[str, Mapping[str, tuple[str, Figure]]] = {
     },
     "serve": {
         "cost": ("the cheapest token", USD),
-        "throughput": ("the highest rate", Figure("max req/s", "max_rate", units.number, more=True)),
-        "latency": ("the lowest latency", Figure("latency", "latency_s", units.seconds)),
+        "throughput": ("the highest rate", Figure("max req/s", "rate_requests_per_second", units.number, more=True)),
+        "latency": ("the lowest latency", Figure("E2E", "slo_percentile.e2e_s", units.seconds)),
         "energy": ("the least energy a token", ENERGY),
     },
 }  # fmt: skip
 """By question and objective: what is looked for, and the figure that says how good a plan is."""
+
+LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 
 _TRAIN = (STEP, Figure("MFU", "mfu", units.percent), MEMORY, USD)
 _AXES = {f.path: f for f in (STEP, MEMORY, HEAD_ROOM, USD, USD_AN_HOUR, ENERGY, OUTPUT)}
@@ -85,29 +98,25 @@ def goal(result: PlanResult) -> tuple[str, Figure]:
     return GOALS[result.question][result.objective]
 
 
-def at_percentile(metric: str, percentile: float) -> Figure:
-    """``ttft_s`` at a percentile."""
+def at_percentile(metric: str, options: Options) -> Figure:
+    """A latency at the percentile that is held to the limits."""
     name = metric.removesuffix("_s").upper()
-    return Figure(f"{name} p{percentile:g}", f"{metric}.p{percentile:g}", units.seconds)
+    return Figure(f"{name} p{getattr(options, 'percentile', 50.0):g}", f"slo_percentile.{metric}", units.seconds)
 
 
-def percentile_of(options: Options) -> float:
-    """The percentile of latencies that is held to limits; training has none."""
-    return float(getattr(options, "percentile", 0.0))
-
-
-def figures(result: PlanResult, percentile: float) -> list[Figure]:
-    """The columns of a table of plans, that of the goal first. ``percentile``: of latencies."""
+def figures(result: PlanResult, options: Options) -> list[Figure]:
+    """The columns of a table of plans, that of the goal first."""
     usual: Sequence[Figure] = _TRAIN
     if result.question == "serve":
-        usual = (USD, USD_AN_HOUR, at_percentile("ttft_s", percentile), at_percentile("tpot_s", percentile), OUTPUT)
+        usual = (USD, USD_AN_HOUR, *(at_percentile(metric, options) for metric in ("ttft_s", "tpot_s")), OUTPUT)
     every = [goal(result)[1], *usual]
     return [f for f in dict.fromkeys(every) if any(f.of(p) is not None for p in result.best)]
 
 
-def axes(result: PlanResult) -> list[Figure]:
+def axes(result: PlanResult, options: Options) -> list[Figure]:
     """The figures that Pareto plans are compared by."""
     known = {**_AXES, **{f.path: f for _, f in GOALS[result.question].values()}}
+    known |= {metric: at_percentile(metric, options) for metric in LATENCIES}
     return [known.get(name) or Figure(name.replace("_", " "), name, units.number) for name in result.pareto_axes]
 
 
@@ -118,16 +127,42 @@ def spread(plans: Sequence[Plan], most: int) -> list[Plan]:
     return [plans[round(i * (len(plans) - 1) / (most - 1))] for i in range(most)]
 
 
+def decided(plan: Plan) -> dict[str, Any]:
+    """The options of a plan that a search decides, the cluster among them."""
+    return {k: v for k, v in {"on": plan.get("on"), **plan["plan"]}.items() if k in DECIDED and v is not None}
+
+
+def named(plan: Plan, result: PlanResult) -> str:
+    """A plan as the options that were decided, what the question says already left out."""
+    known = {"on"} if [plan.get("on") or plan["plan"].get("on")] == list(result.on) else set()
+    known |= {"engine"} if result.question == "train" else set()
+    return plan_line({k: v for k, v in decided(plan).items() if k not in known})
+
+
+def limits(options: Options) -> dict[str, float]:
+    """The SLO that was asked for: {metric: seconds}."""
+    text = getattr(options, "slo", None)
+    if text is None:
+        return {}
+    asked = slo(text)
+    given = {metric: getattr(asked, metric) for metric in LATENCIES}
+    return {metric: limit for metric, limit in given.items() if limit is not None}
+
+
 def differences(plan: Plan, best: Plan) -> list[str]:
     """The options in which a plan is not the best one, as ``pp=4``; the cluster, too."""
-    mine, its = ({"on": p.get("on"), **p["plan"]} for p in (plan, best))
-    return [f"{k}={_value(mine.get(k))}" for k in dict.fromkeys([*mine, *its]) if mine.get(k) != its.get(k)]
+    mine, its = decided(plan), decided(best)
+    return [
+        f"{k}={_value(v)}"
+        for k in dict.fromkeys([*mine, *its])
+        if (v := mine.get(k, ABSENT.get(k))) != its.get(k, ABSENT.get(k))
+    ]
 
 
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def reasons(why_not: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -159,12 +194,12 @@ def _measured(constraint: str) -> Callable[[float | None], str]:
 def constraint_text(binding: Mapping[str, Any]) -> str:
     """``memory: 96.2 GiB against a limit of 79.1 GiB, 1.22 times it``."""
     name, value, limit, ratio = (binding.get(k) for k in ("constraint", "value", "limit", "ratio"))
-    shown = _measured(str(name))
-    text = str(name).replace("_", " ")
-    if value is None or limit is None:
+    shown = _measured(str(name).lower())
+    text = METRICS.get(str(name), str(name).replace("_", " "))
+    if limit is None:
         return text
     times = "" if ratio is None else f", {units.number(ratio)} times it"
-    return f"{text}: {shown(value)} against a limit of {shown(limit)}{times}"
+    return f"{text}: {'never' if value is None else shown(value)} against a limit of {shown(limit)}{times}"
 
 
 def shortfall(result: PlanResult) -> str:
@@ -174,7 +209,7 @@ def shortfall(result: PlanResult) -> str:
 
 def advice(result: PlanResult, asked: Mapping[str, Any]) -> list[str]:
     """What could be changed where nothing is feasible; none of it was tried. ``asked``: the options given."""
-    constraint = str((result.binding or {}).get("constraint", ""))
+    constraint = str((result.binding or {}).get("constraint", "")).lower()
     late = constraint.startswith(("ttft", "tpot", "itl", "e2e", "slo", "rate"))
     found = []
     held = [f"--{k.replace('_', '-')} {asked[k]}" for k in SEARCHED if asked.get(k) is not None]

@@ -10,9 +10,9 @@ from typing import Any
 from windtunnel.errors import ScenarioError
 from windtunnel.report import units
 from windtunnel.report.figure import Table, check_plot, save_figure
-from windtunnel.report.plan_words import BEST, Plan, at_percentile, curves, differences, figures, spread
+from windtunnel.report.plan_words import BEST, Plan, at_percentile, curves, differences, figures, limits, named, spread
 from windtunnel.report.plot_simulation import COLOURS, SLO
-from windtunnel.report.words import plan_line
+from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
 
 GIB = 2.0**30
@@ -23,9 +23,9 @@ MOST_NAMED = 6
 """Plans of the front whose options are told in the picture."""
 
 
-def plot_plans(result: PlanResult, path: str | Path, percentile: float = 0.0) -> None:
+def plot_plans(result: PlanResult, path: str | Path, options: Options) -> None:
     """Training: the Pareto front of step time and memory left, the best plan marked. Serving: latencies (at
-    ``percentile``) against throughput of the best plans, with their limits.
+    the percentile asked for) against throughput of the best plans, with their limits.
 
     Raises:
         ScenarioError: matplotlib is missing, the suffix is unknown, no plan is feasible, or the file cannot be written.
@@ -34,8 +34,8 @@ def plot_plans(result: PlanResult, path: str | Path, percentile: float = 0.0) ->
     if not result.best:
         raise ScenarioError("--plot: no plan is feasible; there is nothing to draw")
     title = f"{result.model} on {', '.join(result.on)}"
-    figure = _front(result, title) if result.question == "train" else _latencies(result, title, percentile)
-    shown = figures(result, percentile)
+    figure = _front(result, title) if result.question == "train" else _latencies(result, title, options)
+    shown = figures(result, options)
     best = result.best[0]
     every = [*result.best, *(p for p in result.pareto if p["plan"] not in [b["plan"] for b in result.best])]
     rows = [(" ".join(differences(p, best)) or BEST, *(f.text(p) for f in shown)) for p in every]
@@ -59,7 +59,7 @@ def _front(result: PlanResult, title: str) -> Any:
     if others:
         axis.scatter(*_places(others), s=30, marker="x", color="grey", zorder=2, label="runners-up")
     (x,), (y,) = _places([best])
-    axis.scatter([x], [y], s=190, marker="*", color=COLOURS[1], edgecolor="white", zorder=4, label=_line(best))
+    axis.scatter([x], [y], s=190, marker="*", color=COLOURS[1], edgecolor="white", zorder=4, label=_line(result))
     handles, labels = axis.get_legend_handles_labels()
     for number, plan in enumerate(spread([p for p in pareto if p["plan"] != best["plan"]], MOST_NAMED), start=1):
         (x,), (y,) = _places([plan])
@@ -75,24 +75,24 @@ def _front(result: PlanResult, title: str) -> Any:
     return figure
 
 
-def _line(best: Plan) -> str:
-    return fill(f"{BEST}: {plan_line(best['plan'])}", LINE)
+def _line(result: PlanResult) -> str:
+    return fill(f"{BEST}: {named(result.best[0], result)}", LINE)
 
 
 def _places(plans: Sequence[Plan]) -> tuple[list[float], list[float]]:
     return [p["head_room_bytes"] / GIB for p in plans], [float(p["step_time_s"]) for p in plans]
 
 
-def _latencies(result: PlanResult, title: str, percentile: float) -> Any:
+def _latencies(result: PlanResult, title: str, options: Options) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.0, 5.0), layout="constrained")
-    slo = result.best[0].get("slo") or {}
+    slo = limits(options)
     metrics = [m for m in ("ttft_s", "tpot_s", "e2e_s") if m in slo] or ["ttft_s", "tpot_s"]
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     lines = dict(list(curves(result).items())[:MOST_CURVES])
     for axis, metric in zip(axes, metrics, strict=True):
-        shown = at_percentile(metric, percentile)
+        shown = at_percentile(metric, options)
         limit = slo.get(metric)
         values = [v for points in lines.values() for p in points if (v := shown.of(p)) is not None]
         values += [v for p in result.best[:1] if (v := shown.of(p)) is not None]
@@ -104,7 +104,7 @@ def _latencies(result: PlanResult, title: str, percentile: float) -> Any:
         best = result.best[0]
         if (value := shown.of(best)) is not None:
             axis.scatter([best["output_tokens_per_second"]], [factor * value], s=170, marker="*", color=COLOURS[0],
-                         edgecolor="black", zorder=4, label=_line(best))  # fmt: skip
+                         edgecolor="black", zorder=4, label=_line(result))  # fmt: skip
         if limit is not None:
             axis.axhline(factor * limit, color=SLO, linestyle="--", linewidth=1)
             box = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.5}
