@@ -37,7 +37,9 @@ def flops(tree: Node) -> float:
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "gpt3-175b", "qwen3-30b-a3b", "deepseek-v3"])
 def test_more_recomputation_keeps_less_and_runs_more(name: str, tp: int) -> None:
     tree = layer(name, tp)
-    none, single, full = (recomputed(tree, how, "operators") for how in ("none", "selective", "full"))
+    none, single, full = (
+        recomputed(tree, tree_totals(tree), how, "operators") for how in ("none", "selective", "full")
+    )
     assert none.kept == saved(tree)
     assert none.kept > single.kept > full.kept == 0
     assert 0 == flops(none.tree) < flops(single.tree) < flops(full.tree) == flops(tree)
@@ -47,7 +49,8 @@ def test_more_recomputation_keeps_less_and_runs_more(name: str, tp: int) -> None
 def test_operators_keep_what_a_llama_layer_holds_under_torchtitan() -> None:
     """Outputs of q, k, v, of attention and of half of gate and up, and a statistic a row and head; not of out, whose
     product runs again, nor of down, which no gradient needs (the input is counted apart)."""
-    again = recomputed(layer("llama-3.1-8b"), "selective", "operators")
+    tree = layer("llama-3.1-8b")
+    again = recomputed(tree, tree_totals(tree), "selective", "operators")
     widths = (4096 + 2 * 1024) + 4096 + 14336
     assert again.kept == pytest.approx(512 * (2 * widths + 4 * 32))
     products = {op.name for op in operators(again.tree) if op.kind == "gemm"}
@@ -58,7 +61,7 @@ def test_operators_keep_what_a_llama_layer_holds_under_torchtitan() -> None:
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen3-30b-a3b"])
 def test_stopping_early_leaves_out_the_last_product(name: str) -> None:
     tree = layer(name)
-    whole, early = (recomputed(tree, "full", "core", stops=s) for s in (False, True))
+    whole, early = (recomputed(tree, tree_totals(tree), "full", "core", stops=s) for s in (False, True))
     last = sum(float(op.flops) for op in operators(tree) if op.name in UNUSED)
     assert last > 0
     assert flops(whole.tree) - flops(early.tree) == pytest.approx(last)

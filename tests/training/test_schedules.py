@@ -297,3 +297,35 @@ def test_lengths_are_plain_floats_for_plain_numbers() -> None:
         length = get_schedule(name).length((StageTimes(4, 1.0, 1.0, 1.0),), 8, 2)
         assert type(length) is float
         assert math.isfinite(length)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_the_bound_is_never_above_the_length(name, data):
+    # DualPipe is made for m >= 2p; with fewer its length is an estimate.
+    case = data.draw(cases(name, few=name != "dualpipe" and data.draw(st.booleans())))
+    least = get_schedule(name).least(case.stages, case.micro_batches, case.virtual_stages)
+    assert least <= case.computed(name) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["gpipe", "1f1b", "interleaved"])
+@pytest.mark.parametrize(("p", "m", "v"), [(1, 4, 1), (2, 8, 3), (8, 64, 2), (16, 16, 1), (4, 4, 5)])
+def test_the_bound_of_equal_stages_is_their_length(name, p, m, v):
+    stages = (StageTimes(p, 1.0, 1.1, 0.8, 0.0, 0.5),)
+    schedule = get_schedule(name)
+    assert schedule.least(stages, m, v) == pytest.approx(schedule.length(stages, m, v), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bounds_of_many_plans_are_those_of_each(name):
+    schedule, rng = get_schedule(name), np.random.default_rng(0)
+    plans = [tuple(StageTimes(c, *rng.uniform(0.5, 1.5, 5)) for c in (1, 6, 1)) for _ in range(20)]
+    m, v = rng.integers(2, 9, 20) * 8.0, rng.integers(1, 4, 20) * 1.0
+    fields = ("forward", "backward", "weight", "send", "epilogue")
+    together = tuple(
+        StageTimes(s.count, *(np.array([getattr(p[i], f) for p in plans]) for f in fields))
+        for i, s in enumerate(plans[0])
+    )
+    found = schedule.least(together, m, v)
+    assert found == pytest.approx([schedule.least(p, *mv) for p, *mv in zip(plans, m, v, strict=True)], rel=1e-12)

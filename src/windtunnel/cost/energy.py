@@ -29,9 +29,15 @@ def energy_j(totals: Totals, seconds: Value, cluster: Cluster, calibration: Cali
     message byte to the network unless scale-up links reach all of the cluster: both err upwards.
     """
     c = calibration or load_calibration(cluster.accelerator)
-    a, e = cluster.accelerator, c.energy
-    rates = Rates.of(cluster, c, RUNTIME)
-    full: Value = e.active * seconds
+    return drawn_j(*at_work(totals, cluster, c), seconds, cluster, c)
+
+
+def at_work(totals: Totals, cluster: Cluster, calibration: Calibration) -> tuple[Value, Value]:
+    """(seconds at full power that the work amounts to, joules of links outside the accelerator). Both are sums over
+    the work, so that the parts of a step can be added up."""
+    a, e = cluster.accelerator, calibration.energy
+    rates = Rates.of(cluster, calibration, RUNTIME)
+    full: Value = 0.0
     for dtype, flops in totals.flops.items():
         if dtype == "vector":
             full = full + e.vector * flops / a.vector_flops
@@ -40,11 +46,18 @@ def energy_j(totals: Totals, seconds: Value, cluster: Cluster, calibration: Cali
         full = full + (e.vector if resource == "vector" else e.tensor) * flops / peak
     moved = totals.bytes["hbm"] + totals.bytes["cached"]
     full = full + e.hbm * moved / a.hbm.bandwidth_bytes_per_s
-    device = minimum(a.idle_w * seconds + (a.tdp_w - a.idle_w) * full, a.tdp_w * seconds)
     inside = any(level.resource == "scale_up" and level.domain >= cluster.count for level in cluster.levels)
     per_byte = e.scale_up_j_per_byte if inside else e.scale_out_j_per_byte
     links: Value = e.pcie_j_per_byte * (totals.bytes["pcie"] + totals.bytes["nvme"])
     for sent in totals.messages.values():
         links = links + per_byte * sent
+    return full, links
+
+
+def drawn_j(full: Value, links: Value, seconds: Value, cluster: Cluster, calibration: Calibration) -> Value:
+    """Joules of a step of ``seconds`` with the work that :func:`at_work` found. Grows with ``seconds``."""
+    a, e = cluster.accelerator, calibration.energy
+    busy = e.active * seconds + full
+    device = minimum(a.idle_w * seconds + (a.tdp_w - a.idle_w) * busy, a.tdp_w * seconds)
     sharers = min(cluster.node_size, cluster.count)
     return device + links + cluster.node_power_w / sharers * seconds

@@ -23,14 +23,19 @@ class Evaluation:
     """One tree under one pricing function. Costs are kept per node, by identity.
 
     The pricing function may charge for many machines at once (values with a leading axis); :meth:`at` is then one of
-    them, without pricing anything again.
+    them, without pricing anything again. ``known``: an evaluation by the same pricing function of trees that this one
+    shares parts with, which are not priced again; whoever gives it keeps those trees alive.
     """
 
-    __slots__ = ("_costs", "_free", "_index", "_many", "_orders", "_prices", "_shown", "price", "tree")
+    __slots__ = (
+        "_costs", "_free", "_index", "_known", "_many", "_orders", "_prices", "_shown", "_sums", "price", "tree",
+    )  # fmt: skip
 
-    def __init__(self, tree: Node, price: Pricer) -> None:
+    def __init__(self, tree: Node, price: Pricer, known: Evaluation | None = None) -> None:
         self.tree = tree
         self.price = price
+        self._known = known
+        self._sums: dict[int, tuple[Value, ...]] = {}
         self._costs: dict[int, Cost] = {}
         self._prices: dict[int, Price] = {}
         self._shown: dict[int, dict[str, Value]] = {}
@@ -48,6 +53,8 @@ class Evaluation:
     def cost(self, node: Node) -> Cost:
         """Device seconds, host seconds and busy seconds by resource of a node of the tree."""
         known = self._costs.get(id(node))
+        if known is None and self._known is not None:
+            known = self._known._costs.get(id(node))
         if known is not None:
             return known
         if self._many is not None:
@@ -266,6 +273,23 @@ class Evaluation:
         flags = first_true(v >= fullest for v in p.busy.values())
         return {"latency": p.latency, **{r: where(flag > 0, rest, 0.0) for r, flag in zip(p.busy, flags, strict=True)}}
 
+    def sums(self, node: Node, of: Callable[[Op], tuple[Value, ...]]) -> tuple[Value, ...]:
+        """What one rank's operators amount to under ``of`` (the same at every call), as :meth:`totals` counts them;
+        empty where there are none. Found from the leaves up, so that values keep the shape of what they depend on."""
+        found = self._sums.get(id(node))
+        if found is None and self._known is not None:
+            found = self._known._sums.get(id(node))
+        if found is not None:
+            return found
+        if isinstance(node, Op):
+            found = of(node)
+        else:
+            each = [(self.sums(child, of), n) for child, n in zip(node.children, self._times(node), strict=True)]
+            parts = [(own, n) for own, n in each if own and not (isinstance(n, int | float) and n == 0)]
+            found = tuple(sum(n * own[i] for own, n in parts) for i in range(len(parts[0][0]))) if parts else ()
+        self._sums[id(node)] = found
+        return found
+
     def totals(self, node: Node | None = None) -> Totals:
         """Work done by one rank (the mean over ranks where pipeline stages differ): see :class:`Totals`."""
         result = Totals({}, {}, {}, {})
@@ -329,7 +353,8 @@ class Totals:
         _add(self.bytes, "pcie", op.pcie_bytes, times)
         _add(self.bytes, "nvme", op.nvme_bytes, times)
         if op.group is not None:
-            _add(self.messages, op.kind, op.message_bytes, times)
+            # Nobody sends to himself.
+            _add(self.messages, op.kind, where(op.group.size > 1, op.message_bytes, 0.0), times)
         _add(self.held, "saved", op.saved_bytes, times)
         if op.core:
             _add(self.held, "saved_core", op.saved_bytes, times)

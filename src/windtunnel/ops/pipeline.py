@@ -47,6 +47,10 @@ class Schedule(Protocol):
         """Seconds from the first forward pass to the end of the last epilogue. Homogeneous in the times."""
         ...
 
+    def least(self, stages: tuple[StageTimes, ...], micro_batches: Value, virtual_stages: Value) -> Value:
+        """Seconds that :meth:`length` is no less than, found in a few operations."""
+        ...
+
     def in_flight(self, stage: Value, stages: Value, micro_batches: Value, virtual_stages: Value) -> Value:
         """Peak number of micro-batches whose whole-stage activations stage ``stage`` (from 0) holds at once."""
         ...

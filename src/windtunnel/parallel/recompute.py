@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from windtunnel.ops.fold import tree_totals
+from windtunnel.ops.fold import Totals, tree_totals
 from windtunnel.ops.gradient import only
 from windtunnel.ops.op import Op
 from windtunnel.ops.rewrite import rewrite
@@ -25,11 +25,11 @@ class Recomputed:
 
 
 def recomputed(
-    tree: Node, recompute: Recompute, selective: Literal["core", "operators"], stops: bool = False
+    tree: Node, holds: Totals, recompute: Recompute, selective: Literal["core", "operators"], stops: bool = False
 ) -> Recomputed:
-    """Of a layer's forward tree: nothing, attention's inside (Korthikanti et al., arXiv 2205.05198, section 4), all of
-    it (where it ``stops`` early, without the last product), or single operators."""
-    held = tree_totals(tree).held
+    """Of a layer's forward tree, which ``holds`` so much: nothing, attention's inside (Korthikanti et al., arXiv
+    2205.05198, section 4), all of it (where it ``stops`` early, without the last product), or single operators."""
+    held = holds.held
     saved, core = held.get("saved", 0.0), held.get("saved_core", 0.0)
     if recompute == "full":
         again = rewrite(tree, lambda op: EMPTY if op.name in UNUSED else op) if stops else tree

@@ -7,6 +7,7 @@ comes after the last micro-batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from windtunnel.models.flops import counted
@@ -77,23 +78,35 @@ def _shortened(batch: Batch, cp: Value) -> Batch:
     )
 
 
-def training_step(network: Network, plan: TrainPlan, engine: TrainEngine, schedule: Schedule, domain: int = 1) -> Step:
-    """The tree of one optimizer step of ``plan`` (layout.pp a plain integer; other sizes may be arrays)."""
+def training_step(
+    network: Network,
+    plan: TrainPlan,
+    engine: TrainEngine,
+    schedule: Schedule,
+    domain: int = 1,
+    parts: dict[object, Part] | None = None,
+) -> Step:
+    """The tree of one optimizer step of ``plan`` (layout.pp a plain integer; other sizes may be arrays).
+
+    ``parts``: of steps with the same layers, to which this one's are added. Plans may share them that differ in
+    nothing but pp, dp, virtual stages, ZeRO, recomputation, what is offloaded, and schedules other than zero-bubble
+    (in 8 bits, the number of micro-batches must be the same, too).
+    """
     batch = _shortened(training(plan.micro_batch, plan.seq, plan.document_tokens, network.views), plan.layout.cp)
-    builder = _Builder(network, plan, engine, style_of(plan, engine, domain), batch, schedule.overlaps)
+    style = style_of(plan, engine, domain)
+    builder = _Builder(network, plan, engine, style, batch, schedule.overlaps, {} if parts is None else parts)
     built = [builder.stage(layers) for layers in deal(network, int(plan.layout.pp))]
     tree = Pipeline(tuple(stage for stage, _ in built), plan.micro_batches, schedule, plan.virtual_stages, "step")
     return Step(tree, tuple(held for _, held in built), batch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class Part:
     """A piece of a stage: its forward tree, the trees of its backward pass, and what it holds."""
 
     forward: Node
     backward: Node
     weight: Node
-    recomputed: Recomputed
     holds: Totals
     adapters: Value
 
@@ -107,40 +120,58 @@ class _Builder:
     """Builds the stages of one step. Every distinct layer is built once and shared, so it is priced once."""
 
     def __init__(
-        self, network: Network, plan: TrainPlan, engine: TrainEngine, style: Style, batch: Batch, overlaps: bool
+        self,
+        network: Network,
+        plan: TrainPlan,
+        engine: TrainEngine,
+        style: Style,
+        batch: Batch,
+        overlaps: bool,
+        parts: dict[object, Part],
     ) -> None:
         self.network, self.plan, self.engine, self.style, self.batch = network, plan, engine, style, batch
-        self.overlaps = overlaps
-        self.parts: dict[object, _Part] = {}
+        self.overlaps, self.parts = overlaps, parts
+        self.again: dict[int, Recomputed] = {}
 
-    def _part(self, tree: Node) -> _Part:
+    def _part(self, key: object, make: Callable[[], Node]) -> Part:
+        """What ``key`` names, made where it is not there yet."""
+        if key not in self.parts:
+            self.parts[key] = self._made(make())
+        return self.parts[key]
+
+    def _made(self, tree: Node) -> Part:
         if self.plan.finetune.kind != "full":
             tree = with_adapters(tree, self.plan.finetune, self.style.linear.activations)
         if self.plan.linear.compute == "fp8":
             tree = with_casts(tree, self.plan.micro_batches)
         backward, weight = gradient(tree, self.engine.gradient_bytes)
         adapters = sum(op.parameters for op in operators(tree) if ".lora_" in op.name)
-        again = recomputed(tree, self.plan.recompute, self.engine.selective, self.engine.recompute_stops)
-        return _Part(tree, backward, weight, again, tree_totals(tree), adapters)
+        return Part(tree, backward, weight, tree_totals(tree), adapters)
+
+    def _recomputed(self, part: Part) -> Recomputed:
+        if id(part) not in self.again:
+            engine = self.engine
+            self.again[id(part)] = recomputed(
+                part.forward, part.holds, self.plan.recompute, engine.selective, engine.recompute_stops
+            )
+        return self.again[id(part)]
 
     @property
     def _by_operator(self) -> bool:
         return self.plan.recompute == "selective" and self.engine.selective == "operators"
 
-    def _layer(self, block: Block, encoder: bool) -> _Part:
-        key = (block, encoder)
-        if key not in self.parts:
-            self.parts[key] = self._part(block_tree(block, self.batch, self.style, self.batch))
-        return self.parts[key]
+    def _layer(self, block: Block, encoder: bool) -> Part:
+        return self._part((block, encoder), lambda: block_tree(block, self.batch, self.style, self.batch))
 
-    def _edges(self, layers: StageLayers) -> tuple[list[_Part], list[_Part]]:
+    def _edges(self, layers: StageLayers) -> tuple[list[Part], list[Part]]:
         """(before, after) the layers."""
         before, after = [], []
+        network, batch, style = self.network, self.batch, self.style
         if layers.first:
-            before.append(self._part(embedding_tree(self.network, self.batch, self.style)))
+            before.append(self._part("embedding", lambda: embedding_tree(network, batch, style)))
         if layers.last:
             apart = int(self.plan.layout.pp) > 1
-            after.append(self._part(head_tree(self.network, self.batch, self.style, copy_of_table=apart)))
+            after.append(self._part(("head", apart), lambda: head_tree(network, batch, style, copy_of_table=apart)))
         return before, after
 
     def stage(self, layers: StageLayers) -> tuple[Stage, Held]:
@@ -192,14 +223,15 @@ class _Builder:
             together = Par((forward, both), engine.interference, "forward beside backward")
         return Stage(layers.count, forward, backward, weight, self._send(), epilogue, together), held
 
-    def _issue_s(self, body: list[tuple[_Part, int]]) -> float:
+    def _issue_s(self, body: list[tuple[Part, int]]) -> float:
         """Host seconds to issue the layers' forward passes."""
         engine = self.engine
         return sum(k * (engine.host_s_per_layer + engine.expert_host_s * p.experts) for p, k in body)
 
-    def _again(self, body: list[tuple[_Part, int]]) -> list[Node]:
+    def _again(self, body: list[tuple[Part, int]]) -> list[Node]:
         """What recomputation runs before the backward pass."""
-        again: list[Node] = [Repeat(k, p.recomputed.tree) for p, k in body if p.recomputed.tree is not EMPTY]
+        parts = [(self._recomputed(p), k) for p, k in body]
+        again: list[Node] = [Repeat(k, r.tree) for r, k in parts if r.tree is not EMPTY]
         if self.plan.recompute == "full":
             again.append(host_work("issue.again", self._issue_s(body)))
         return [seq(*again, name="recompute")] if again else []
@@ -212,11 +244,11 @@ class _Builder:
         size = self.style.act * self.batch.tokens * self.network.hidden_size / layout.tp
         return collective("send_recv", size, layout.pp_group, "pp_comm", name="pp.send")
 
-    def _held(self, layers: StageLayers, edges: list[_Part], body: list[tuple[_Part, int]]) -> Held:
+    def _held(self, layers: StageLayers, edges: list[Part], body: list[tuple[Part, int]]) -> Held:
         plan, batch = self.plan, self.batch
         every = [(p, 1) for p in edges] + body
 
-        def held(key: str, parts: list[tuple[_Part, int]]) -> Value:
+        def held(key: str, parts: list[tuple[Part, int]]) -> Value:
             return sum((k * p.holds.held.get(key, 0.0) for p, k in parts), 0.0)
 
         outside: Value = 0.0
@@ -231,8 +263,8 @@ class _Builder:
         own = batch.tokens / (plan.layout.tp if plan.sequence_parallel else 1)
         layer_input = self.style.act * own * self.network.hidden_size
         saved: Value = layer_input * layers.layers * (plan.recompute == "full" or self._by_operator)
-        saved = saved + sum((k * p.recomputed.kept for p, k in body), 0.0)
-        transient = sum((k * p.recomputed.brought_back for p, k in body), 0.0) / max(layers.layers, 1)
+        saved = saved + sum((k * self._recomputed(p).kept for p, k in body), 0.0)
+        transient = sum((k * self._recomputed(p).brought_back for p, k in body), 0.0) / max(layers.layers, 1)
         logits: Value = 0.0
         if layers.last and self.network.has_head:
             logits = batch.sequences * self.network.vocab_size / plan.layout.tp

@@ -58,7 +58,7 @@ class TrainPlan:
     virtual_stages: Value = 1
     schedule: str = "1f1b"
     zero: int = 1
-    hsdp: int | None = None
+    hsdp: Value | None = None
     sequence_parallel: bool = False
     context: Literal["ring", "ulysses"] = "ring"
     linear: Precision = PRECISIONS["bf16"]

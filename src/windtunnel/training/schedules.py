@@ -25,6 +25,7 @@ from windtunnel.errors import unknown
 from windtunnel.ops.pipeline import Schedule, StageTimes
 from windtunnel.ops.values import Value, minimum, where
 from windtunnel.training.alternating import alternating_length
+from windtunnel.training.bounds import alternating_least, dualpipe_least, zero_bubble_least
 from windtunnel.training.dualpipe import dualpipe_length
 from windtunnel.training.stages import Stages
 from windtunnel.training.zero_bubble import zero_bubble_length
@@ -55,6 +56,10 @@ class GPipe:
             total = np.maximum(total, np.where(count > 0, turn + back + epilogue, 0.0))
         return st.answer(total)
 
+    def least(self, stages: tuple[StageTimes, ...], micro_batches: Value, virtual_stages: Value = 1) -> Value:
+        """The length itself, which takes no longer."""
+        return self.length(stages, micro_batches)
+
     def in_flight(self, stage: Value, stages: Value, micro_batches: Value, virtual_stages: Value = 1) -> Value:
         """m, at every stage."""
         return micro_batches + 0.0 * stage
@@ -74,6 +79,10 @@ class OneForwardOneBackward:
             ScenarioError: no stages, or less than one micro-batch.
         """
         return alternating_length(stages, micro_batches, 1.0)
+
+    def least(self, stages: tuple[StageTimes, ...], micro_batches: Value, virtual_stages: Value = 1) -> Value:
+        """See ``training.bounds``."""
+        return alternating_least(stages, micro_batches, 1.0)
 
     def in_flight(self, stage: Value, stages: Value, micro_batches: Value, virtual_stages: Value = 1) -> Value:
         """min(m, p − stage) (arXiv 2104.04473, section 2.2)."""
@@ -96,6 +105,10 @@ class Interleaved:
             ScenarioError: no stages, or less than one micro-batch or virtual stage.
         """
         return alternating_length(stages, micro_batches, virtual_stages)
+
+    def least(self, stages: tuple[StageTimes, ...], micro_batches: Value, virtual_stages: Value = 1) -> Value:
+        """See ``training.bounds``."""
+        return alternating_least(stages, micro_batches, virtual_stages)
 
     def in_flight(self, stage: Value, stages: Value, micro_batches: Value, virtual_stages: Value = 1) -> Value:
         """(2(p − 1 − stage) + (v − 1)p + 1)/v, at most m.
@@ -124,6 +137,10 @@ class ZeroBubble:
         """
         return zero_bubble_length(stages, micro_batches)
 
+    def least(self, stages: tuple[StageTimes, ...], micro_batches: Value, virtual_stages: Value = 1) -> Value:
+        """See ``training.bounds``."""
+        return zero_bubble_least(stages, micro_batches)
+
     def in_flight(self, stage: Value, stages: Value, micro_batches: Value, virtual_stages: Value = 1) -> Value:
         """min(m, p) at every stage: activations are held until the weight gradient (arXiv 2401.10241, section 2.1)."""
         return minimum(micro_batches, stages + 0.0 * stage)
@@ -146,6 +163,10 @@ class DualPipe:
             ScenarioError: no stages, an odd number of them above 1, or less than one micro-batch.
         """
         return dualpipe_length(stages, micro_batches)
+
+    def least(self, stages: tuple[StageTimes, ...], micro_batches: Value, virtual_stages: Value = 1) -> Value:
+        """See ``training.bounds``."""
+        return dualpipe_least(stages, micro_batches)
 
     def in_flight(self, stage: Value, stages: Value, micro_batches: Value, virtual_stages: Value = 1) -> Value:
         """min(m, p + 1) on every rank, of both directions together (arXiv 2412.19437, table 2); 1 for p = 1."""

@@ -1,0 +1,166 @@
+"""Where chunks are evaluated: processes of this machine, or the machines of a Ray cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from windtunnel.errors import ScenarioError
+from windtunnel.planning.points import Found, found
+from windtunnel.planning.store_file import one_line, version
+
+ORPHAN_S = 0.5
+"""How often a worker looks whether the process that it works for still is there."""
+
+
+class Pool(Protocol):
+    """``workers`` chunks are given to it at a time."""
+
+    workers: int
+
+    def submit(self, key: str, chunk: Any) -> Future[Found]:
+        """Have a chunk evaluated."""
+
+    def result(self, future: Future[Found]) -> Found:
+        """What a finished one gave; what ``evaluate`` raised comes as it was raised."""
+
+    def stop(self, *, now: bool) -> None:
+        """End the workers; ``now``: what still runs is given up."""
+
+
+class LocalPool:
+    """Processes of this machine: joblib's executor, which starts them afresh instead of by fork."""
+
+    def __init__(self, work: tuple[Any, Any], workers: int) -> None:
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        self.workers = workers
+        # The workers are the parallelism: each computes on one thread.
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self._executor = ProcessPoolExecutor(
+            workers, initializer=_begin, initargs=(work, os.getpid()), env=threads | {"POLARS_MAX_THREADS": "1"}
+        )
+
+    def submit(self, key: str, chunk: Any) -> Future[Found]:
+        with _no_interrupt():  # the processes start here
+            future: Future[Found] = self._executor.submit(_evaluate_here, key, chunk)
+        return future
+
+    def result(self, future: Future[Found]) -> Found:
+        from joblib.externals.loky import BrokenProcessPool
+
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            raise ScenarioError(
+                f"a worker process was ended from outside, or the {self.workers} of them have no memory left; "
+                "try fewer workers"
+            ) from None
+
+    def stop(self, *, now: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without pgrep the workers are ended all the same, their children are not
+            self._executor.shutdown(wait=True, kill_workers=now)
+
+
+class RayPool:
+    """Tasks on a Ray cluster, as many at a time as it has cores."""
+
+    def __init__(self, work: tuple[Any, Any]) -> None:
+        try:
+            import ray
+            from ray import cloudpickle
+        except ImportError:
+            raise ScenarioError('ray is not installed; pip install "windtunnel[ray]"') from None
+        self._ray = ray
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of the use of this package
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+            except Exception as error:  # whatever the connection failed with
+                raise ScenarioError(f"cannot reach or start a Ray cluster: {one_line(error)}") from None
+        self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        text = cloudpickle.dumps(work)
+        # In a list the reference stays one: a worker fetches what it stands for when it meets it first.
+        self._work = (hashlib.sha256(text).hexdigest(), version(), [ray.put(text)])
+        self._task = ray.remote(_evaluate_there)
+        self._running: dict[Future[Found], Any] = {}
+
+    def submit(self, key: str, chunk: Any) -> Future[Found]:
+        reference = self._task.remote(*self._work, key, chunk)
+        future: Future[Found] = reference.future()
+        self._running[future] = reference
+        return future
+
+    def result(self, future: Future[Found]) -> Found:
+        del self._running[future]
+        try:
+            return future.result()
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except self._ray.exceptions.RayError as error:
+            raise ScenarioError(f"a worker of the Ray cluster was lost: {one_line(error)}") from None
+
+    def stop(self, *, now: bool) -> None:
+        if self._ours:
+            self._ray.shutdown()
+            return
+        for reference in self._running.values():  # none is left when all is well
+            self._ray.cancel(reference, force=now)
+
+
+_held: tuple[str, Any] = ("", None)
+"""In a worker: what it works on, as (digest, (evaluate, shared))."""
+
+
+def _begin(work: tuple[Any, Any], parent: int) -> None:
+    """The start of a local worker."""
+    global _held
+    _held = ("", work)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    """End this process when its parent is gone: one that was killed cannot say so."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_S)
+    os._exit(1)
+
+
+def _evaluate_here(key: str, chunk: Any) -> Found:
+    evaluate, shared = _held[1]
+    return found(key, *evaluate(shared, chunk))
+
+
+def _evaluate_there(digest: str, ours: str, work: list[Any], key: str, chunk: Any) -> Found:
+    import ray
+
+    global _held
+    if version() != ours:
+        raise ScenarioError(f"a node of the Ray cluster has windtunnel {version()}; install {ours} there")
+    if _held[0] != digest:
+        _held = (digest, pickle.loads(ray.get(work[0])))
+    return _evaluate_here(key, chunk)
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C goes to a terminal's processes all; those that start here never see it, and are ended by this one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,367 @@
+"""Memory and time of all plans of a chunk: the trees of ``train``, priced with arrays for sizes.
+
+Layers are built and priced once for all chunks that have them in common. The length of a pipeline is laid out exactly
+for the plans that a bound from below does not rule out (see :mod:`windtunnel.planning.train.keep`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windtunnel.cost import Runtime, load_calibration, make_pricer
+from windtunnel.cost.calibration import Calibration
+from windtunnel.cost.energy import at_work, drawn_j
+from windtunnel.cost.sustained import at_power
+from windtunnel.engine.train import runtime_of
+from windtunnel.ops.fold import Evaluation, Totals
+from windtunnel.ops.op import Op, Price
+from windtunnel.ops.pipeline import Schedule, StageTimes
+from windtunnel.ops.tree import EMPTY
+from windtunnel.ops.values import Array, Value
+from windtunnel.parallel.step import Part, Step, training_step
+from windtunnel.planning.train.axes import Axes
+from windtunnel.planning.train.grid import HOST, MEMORY, NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
+from windtunnel.scenario.checks import has_experts
+from windtunnel.scenario.layout import Layout
+from windtunnel.scenario.options import TrainOptions, read_options
+from windtunnel.scenario.plan import TrainPlan
+from windtunnel.scenario.train import TrainScenario, train_scenario
+from windtunnel.training.memory import host_bytes, stage_memory
+from windtunnel.training.schedules import get_schedule
+
+Index = tuple[NDArray[np.intp], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Plans of a chunk with the same ZeRO stage and schedule, one after the other.
+
+    ``columns``: their options, a value or an array each; ``memory``: bytes of the fullest rank; ``fits`` and what is
+    given for those that do, in their order: ``least``, a bound of the step's seconds from below, and two functions of
+    positions among them: ``length``, the seconds, and ``energy``, joules of the step given its seconds.
+    """
+
+    columns: Mapping[str, Any]
+    memory: Array
+    fits: Mask
+    least: Array
+    length: Callable[[NDArray[np.intp]], Array]
+    energy: Callable[[NDArray[np.intp], Array], Array]
+
+    @property
+    def fitting(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self.fits)
+
+
+class _Layers:
+    """Layers that chunks have in common, and their prices."""
+
+    def __init__(self, price: Callable[[Op], Price]) -> None:
+        self.parts: dict[object, Part] = {}
+        self.known = Evaluation(EMPTY, price)
+
+    def learn(self, of: Callable[[Op], tuple[Value, ...]]) -> None:
+        """Price what is not priced yet, for trees to come."""
+        for part in self.parts.values():
+            for tree in (part.forward, part.backward, part.weight):
+                self.known.cost(tree)
+                self.known.sums(tree, of)
+
+
+class Pricer:
+    """Prices chunk after chunk of one question."""
+
+    def __init__(self, axes: Axes) -> None:
+        self.axes = axes
+        self.cluster = axes.cluster
+        self.calibration: Calibration = load_calibration(self.cluster.accelerator, axes.options.calibration)
+        self.capacity = float(self.cluster.accelerator.hbm.capacity_bytes)
+        self._price: dict[Runtime, Callable[[Op], Price]] = {}
+        self._layers: dict[object, _Layers] = {}
+        self._work: dict[int, tuple[Value, ...]] = {}
+
+    def groups(self, key: Key, refused: Refused) -> Iterator[Group]:
+        """The chunk's plans by ZeRO stage and schedule. What is not legal, or does not fit, is counted."""
+        axes = self.axes
+        schedules = self._schedules(key, refused)
+        sharded = sum(len(axes.hsdp) if z == 3 else 1 for z in axes.zero)
+        chunks = sum(len(v) for _, v in schedules)
+        grid = make_grid(axes, key, sharded * chunks, refused)
+        if not grid.legal.any():
+            return
+        base = self._scenario(key, grid)
+        for zero in axes.zero:
+            legal, hsdp, groups = self._sharding(grid, zero, chunks, refused)
+            if legal.any():
+                yield from self._of_zero(key, base, grid, zero, legal, hsdp, groups, schedules, refused)
+
+    def _schedules(self, key: Key, refused: Refused) -> list[tuple[str, tuple[int, ...]]]:
+        """(schedule, virtual stages) to try; with one stage all schedules are the same."""
+        axes, asked = self.axes, self.axes.schedule
+        plain = 1 in axes.virtual_stages
+        if key.pp == 1:
+            first = "1f1b" if "1f1b" in asked else asked[0]
+            return [(first, (1,))] if plain else []
+        result = []
+        for name in asked:
+            if name == "interleaved":
+                several = tuple(v for v in axes.virtual_stages if v * key.pp <= axes.network.layers)
+                several = tuple(v for v in several if v > 1 or "1f1b" not in asked)
+                if several:
+                    result.append((name, several))
+            elif plain and not (name == "dualpipe" and key.pp % 2):
+                result.append((name, (1,)))
+        return result
+
+    def _sharding(
+        self, grid: Grid, zero: int, others: int, refused: Refused
+    ) -> tuple[Mask, Array | None, tuple[int | None, ...]]:
+        """(legal plans, sizes of the groups that share model states, what they are called) of a ZeRO stage."""
+        axes, ranks = self.axes, grid.dp * grid.cp
+        if zero != 3:
+            legal = grid.legal
+            if not has_experts(axes.network) and zero != axes.zero[0]:
+                legal = refused.strike(legal, np.asarray(ranks > 1), SAME, others)
+            return legal, None, (None,)
+        sizes = [-1.0 if size is None else float(size) for size in axes.hsdp]
+        size = along("hsdp", sizes)
+        legal = grid.legal
+        if not has_experts(axes.network) and zero != axes.zero[0]:
+            legal = refused.strike(legal, ranks > 1, SAME, others * len(sizes))
+        legal = refused.strike(
+            legal, (size < 0) | ((size <= ranks) & (ranks % np.abs(size) == 0)),
+            "hsdp does not divide the data-parallel ranks", others,
+        )  # fmt: skip
+        if None in axes.hsdp:
+            legal = refused.strike(legal, size != ranks, SAME, others)
+        if sizes == [-1.0]:
+            return legal, None, (None,)
+        divides = (size > 0) & (size <= ranks) & (ranks % np.abs(size) == 0)
+        return legal, np.where(divides, size, ranks), axes.hsdp
+
+    def _scenario(self, key: Key, grid: Grid) -> TrainScenario:
+        """``train``'s own reading of the chunk, taken at its first legal plan."""
+        at = np.unravel_index(int(np.argmax(grid.legal)), grid.legal.shape)
+
+        def value(array: Value) -> int:
+            array = np.asarray(array)
+            return int(array[tuple(i if n > 1 else 0 for i, n in zip(at, array.shape, strict=True))])
+
+        sizes = {name: value(getattr(grid, name)) for name in ("tp", "cp", "dp", "ep", "etp", "micro_batch")}
+        if not has_experts(self.axes.network):
+            sizes.pop("etp")
+        fields = {"precision": key.precision, "offload": key.offload, "sequence_parallel": key.sequence_parallel}
+        asked = {**self.axes.fixed(), **sizes, **fields, "pp": key.pp, "recompute": key.recompute}
+        return train_scenario(read_options(TrainOptions, asked))
+
+    def _of_zero(
+        self, key: Key, base: TrainScenario, grid: Grid, zero: int, legal: Mask, hsdp: Array | None,
+        groups: tuple[int | None, ...], schedules: list[tuple[str, tuple[int, ...]]], refused: Refused,
+    ) -> Iterator[Group]:  # fmt: skip
+        plan = replace(
+            base.plan,
+            layout=Layout(tp=grid.tp, pp=key.pp, dp=grid.dp, cp=grid.cp, ep=grid.ep, etp=grid.etp),
+            micro_batch=grid.micro_batch, zero=zero, hsdp=hsdp, sequence_parallel=key.sequence_parallel,
+        )  # fmt: skip
+        priced: dict[str, _Priced] = {}
+        for name, several in schedules:
+            v = along("virtual_stages", several)
+            right = _orderly(name, key.pp, grid.micro_batches, v)
+            own = refused.strike(legal, right, f"{name} does not allow this number of micro-batches", 1)
+            if not own.any():
+                continue
+            schedule = get_schedule(name)
+            way = self._way(base, name, schedule)
+            if way not in priced:
+                priced[way] = self._step(base, replace(plan, schedule=name), schedule)
+            full = replace(plan, schedule=name, virtual_stages=v)
+            yield self._group(key, full, schedule, priced[way], grid, own, groups, refused)
+
+    def _way(self, base: TrainScenario, name: str, schedule: Schedule) -> str:
+        """Schedules of one name here have the same trees."""
+        if schedule.overlaps:
+            return "overlapped"
+        return "apart" if name == "zero-bubble" and base.engine.tp_overlap_backward else "plain"
+
+    def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> _Priced:
+        runtime = runtime_of(base)
+        if runtime not in self._price:
+            held = at_power(self.calibration, self.cluster.accelerator)
+            self._price[runtime] = make_pricer(self.cluster, runtime, held)
+        layout = plan.layout
+        arrays = (layout.tp, layout.cp, layout.ep, layout.etp, plan.micro_batch)
+        sizes = tuple((np.shape(a), np.asarray(a).tobytes()) for a in arrays)
+        eight = np.asarray(plan.micro_batches).tobytes() if plan.linear.compute == "fp8" else b""
+        apart = plan.schedule == "zero-bubble" and base.engine.tp_overlap_backward
+        shared = (plan.precision, plan.sequence_parallel, apart, sizes, eight)
+        if shared not in self._layers:
+            self._layers[shared] = _Layers(self._price[runtime])
+        layers = self._layers[shared]
+        domain = self.cluster.levels[0].domain
+        step = training_step(base.network, plan, base.engine, schedule, domain, layers.parts)
+        return _Priced(step, layers, self._op_work, base, plan)
+
+    def _op_work(self, op: Op) -> tuple[Value, ...]:
+        totals = Totals({}, dict.fromkeys(("hbm", "cached", "pcie", "nvme"), 0.0), {}, {})
+        totals.add(op)
+        return at_work(totals, self.cluster, self.calibration)
+
+    def _group(
+        self, key: Key, plan: TrainPlan, schedule: Schedule, priced: _Priced, grid: Grid, legal: Mask,
+        groups: tuple[int | None, ...], refused: Refused,
+    ) -> Group:  # fmt: skip
+        engine, held = priced.base.engine, priced.step.held
+        full: Value = 0.0
+        for h in held:
+            full = np.maximum(full, stage_memory(h, plan, engine, schedule).total)
+        fits = full <= self.capacity
+        shape = np.broadcast_shapes(legal.shape, np.shape(full))
+        index = np.nonzero(np.broadcast_to(legal, shape))
+        fitting = _take(fits, index)
+        refused.add(MEMORY, len(fitting) - int(np.count_nonzero(fitting)))
+        if key.offload:
+            both = fitting & _take(self._host_fits(plan, priced.step, schedule), index)
+            refused.add(HOST, int(np.count_nonzero(fitting) - np.count_nonzero(both)))
+            fitting = both
+        inside: Index = tuple(i[fitting] for i in index)
+        flat = _Flat(priced, schedule, plan, inside, self) if len(inside[0]) else None
+        columns: dict[str, Any] = {
+            name: _take(getattr(grid, name), index) for name in ("tp", "cp", "dp", "ep", "etp", "micro_batch", "gpus")
+        }
+        columns |= {
+            "pp": key.pp, "virtual_stages": _take(np.asarray(plan.virtual_stages), index), "schedule": plan.schedule,
+            "zero": plan.zero, "sequence_parallel": key.sequence_parallel, "recompute": key.recompute,
+            "precision": key.precision, "offload": key.offload,
+            "hsdp": _take(along("hsdp", [float(g or 0) for g in groups]), index),
+        }  # fmt: skip
+        none = np.zeros(0)
+        return Group(
+            columns=columns,
+            memory=_take(np.asarray(full, float), index),
+            fits=fitting,
+            least=flat.least() if flat else none,
+            length=flat.length if flat else lambda _: none,
+            energy=flat.energy if flat else lambda _, __: none,
+        )
+
+    def _host_fits(self, plan: TrainPlan, step: Step, schedule: Schedule) -> Mask:
+        """Whether what is offloaded finds room in the nodes."""
+        sharers = np.minimum(self.cluster.node_size, plan.layout.world)
+        pp, n, v = plan.layout.pp, plan.micro_batches, plan.virtual_stages
+        fits: Mask = np.ones((1,) * len(NAMES), bool)
+        for tier, memory in (("cpu", self.cluster.dram), ("nvme", self.cluster.nvme)):
+            for h in step.held:
+                each = host_bytes(h, plan, tier, schedule.in_flight(h.layers.index, pp, n, v))
+                fits = fits & (each * sharers <= memory.capacity_bytes)
+        return fits
+
+
+def _orderly(name: str, pp: int, micro_batches: Array, v: Array) -> Mask:
+    """Whether a schedule can run so many micro-batches."""
+    allowed: Mask = np.ones((1,) * len(NAMES), bool)
+    if name == "interleaved":
+        allowed = (v == 1) | (micro_batches % pp == 0)
+    if name == "dualpipe" and pp > 1:
+        allowed = (micro_batches % 2 == 0) & (micro_batches >= 2 * pp)
+    return allowed
+
+
+def _take(value: Any, index: Index) -> Any:
+    """The value of each plan of ``index``."""
+    value = np.asarray(value)
+    if value.size == 1:
+        return np.broadcast_to(value.reshape(()), index[0].shape)
+    return value[tuple(i if n > 1 else 0 for i, n in zip(index, value.shape, strict=True))]
+
+
+class _Priced:
+    """A step's stages, priced when first asked for."""
+
+    def __init__(
+        self, step: Step, layers: _Layers, of: Callable[[Op], tuple[Value, ...]], base: TrainScenario, plan: TrainPlan
+    ) -> None:
+        self.step, self.base, self.plan = step, base, plan
+        self._layers, self._of = layers, of
+        self._times: tuple[StageTimes, ...] | None = None
+        self._sums: tuple[tuple[Value, Value], tuple[Value, Value]] | None = None
+        self._evaluation: Evaluation | None = None
+
+    @property
+    def evaluation(self) -> Evaluation:
+        if self._evaluation is None:
+            self._layers.learn(self._of)
+            self._evaluation = Evaluation(self.step.tree, self._layers.known.price, self._layers.known)
+        return self._evaluation
+
+    @property
+    def times(self) -> tuple[StageTimes, ...]:
+        if self._times is None:
+            tree = self.step.tree
+            self._times = tree.stage_times([self.evaluation.cost(c) for c in tree.children])
+        return self._times
+
+    def work(self) -> tuple[tuple[Value, Value], tuple[Value, Value]]:
+        """What :func:`at_work` finds for one rank of the mean stage, sends apart: of those, for one crossing."""
+        if self._sums is None:
+            tree, micro_batches = self.step.tree, self.plan.micro_batches
+            ranks = sum(float(s.count) for s in tree.stages)
+            total: list[Value] = [0.0, 0.0]
+            sent: list[Value] = [0.0, 0.0]
+            for stage in tree.stages:
+                share = float(stage.count) / ranks
+                for node, times in (
+                    (stage.forward, micro_batches), (stage.backward, micro_batches), (stage.weight, micro_batches),
+                    (stage.epilogue, 1.0),
+                ):  # fmt: skip
+                    for i, value in enumerate(self.evaluation.sums(node, self._of)):
+                        total[i] = total[i] + share * times * value
+                for i, value in enumerate(self.evaluation.sums(stage.send, self._of)):
+                    sent[i] = sent[i] + share * value
+            self._sums = (total[0], total[1]), (sent[0], sent[1])
+        return self._sums
+
+
+class _Flat:
+    """Plans of one group that fit, one after the other."""
+
+    def __init__(self, priced: _Priced, schedule: Schedule, plan: TrainPlan, index: Index, pricer: Pricer) -> None:
+        self.priced, self.schedule, self.plan, self.index, self.pricer = priced, schedule, plan, index, pricer
+
+    def _stages(self, at: Index) -> tuple[tuple[StageTimes, ...], Array, Array]:
+        stages = tuple(
+            StageTimes(
+                count=s.count,
+                forward=_take(s.forward, at),
+                backward=_take(s.backward, at),
+                weight=_take(s.weight, at),
+                send=_take(s.send, at),
+                epilogue=_take(s.epilogue, at),
+                overlapped=None if s.overlapped is None else _take(s.overlapped, at),
+            )
+            for s in self.priced.times
+        )
+        return stages, _take(self.plan.micro_batches, at), _take(self.plan.virtual_stages, at)
+
+    def _at(self, positions: NDArray[np.intp]) -> Index:
+        return tuple(i[positions] for i in self.index)
+
+    def least(self) -> Array:
+        return np.asarray(self.schedule.least(*self._stages(self.index)), float)
+
+    def length(self, positions: NDArray[np.intp]) -> Array:
+        return np.asarray(self.schedule.length(*self._stages(self._at(positions))), float)
+
+    def energy(self, positions: NDArray[np.intp], seconds: Array) -> Array:
+        at = self._at(positions)
+        (full, links), (sent_full, sent_links) = self.priced.work()
+        m, v = _take(self.plan.micro_batches, at), _take(self.plan.virtual_stages, at)
+        sends = 2.0 * m * (v - 1.0 / float(self.plan.layout.pp))
+        busy = _take(full, at) + sends * _take(sent_full, at)
+        linked = _take(links, at) + sends * _take(sent_links, at)
+        each = drawn_j(busy, linked, seconds, self.pricer.cluster, self.pricer.calibration)
+        return np.asarray(each * _take(self.plan.layout.world, at), float)
