@@ -107,7 +107,7 @@ def test_nothing_feasible_is_three(run: Run, search: Search, nothing_found: Plan
     assert ran.code == 3
     found = ran.json()
     assert found["feasible"] == 0
-    assert found["binding"]["constraint"] == "memory"
+    assert found["binding"]["constraint"] == "memory_bytes"
     assert found["nearest"]["command"].startswith("windtunnel train")
     assert "--plot: nothing was written" in ran.err
     assert not list(tmp_path.iterdir())

@@ -79,7 +79,7 @@ def render_findings(result: PlanResult, options: Options) -> RenderableType:
         if result.question == "serve":
             parts += frontier_table(result, options)
         parts += _bound(result, best)
-        parts += _obvious(result, best)
+        parts += _obvious(result)
     else:
         asked = options.model_dump(exclude_unset=True, exclude_none=True)
         tips = [Text(f"- {tip}") for tip in advice(result, asked)]
@@ -178,31 +178,12 @@ def _bound(result: PlanResult, best: Plan) -> list[RenderableType]:
     return [section("What binds the best", binding(found, best.get("elasticity") or {}, what))]
 
 
-def _obvious(result: PlanResult, best: Plan) -> list[RenderableType]:
+def _obvious(result: PlanResult) -> list[RenderableType]:
     found = result.obvious
     if not found:
         return []
-    lines = [Text(named(found, result), style="bold")] if found.get("plan") else []
-    if found.get("why"):
-        lines.append(Text(str(found["why"])))
-    aim = goal(result)[1]
-    worse = aim.worse(found, best)
-    if worse:
-        lines.append(Text(f"{aim.title} {aim.text(found)}, {100 * worse:.1f} % worse than {aim.text(best)}"))
-        lines += [Text(line) for line in _where_lost(found, best)]
+    lines = [Text(named(found, result), style="bold"), Text(str(found.get("why") or found["because"]))]
     return [section("Why the obvious plan lost", Group(*lines))]
-
-
-def _where_lost(plan: Plan, best: Plan, most: int = 3) -> Iterable[str]:
-    """The lines of a step's time that make up most of the difference."""
-    mine, its = plan.get("time_s"), best.get("time_s")
-    if not isinstance(mine, Mapping) or not isinstance(its, Mapping):
-        return
-    lost = {k: mine.get(k, 0.0) - its.get(k, 0.0) for k in dict.fromkeys([*mine, *its])}
-    ranked = sorted(lost.items(), key=lambda item: -abs(item[1]))[:most]
-    told = [f"{k} {'+' if v > 0 else '-'}{units.seconds(abs(v))}" for k, v in ranked if v]
-    if told:
-        yield f"most of it: {', '.join(told)}"
 
 
 def _why_not(result: PlanResult) -> list[RenderableType]:

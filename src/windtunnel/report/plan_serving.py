@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import bar, grid
-from windtunnel.report.plan_words import Plan, at_percentile, curves, limits
+from windtunnel.report.plan_words import LATENCIES, MOST_RATE, OUTPUT, RATE, Plan, at_percentile, curves, limits
 from windtunnel.report.sections import band, per_million, section
 from windtunnel.report.simulation import slo_text
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
-
-MOST_POINTS = 6
-"""Rows of a plan's curve; JSON has all."""
 
 
 def serve_figures(plan: Plan, options: Options) -> tuple[list[str], list[str]]:
@@ -26,10 +25,9 @@ def serve_figures(plan: Plan, options: Options) -> tuple[list[str], list[str]]:
         f"{units.count(plan.get('accelerators'))} accelerators",
         *(f"{f.title} {f.text(plan)}" for f in latencies if f.of(plan) is not None),
     ]
-    highest = plan.get("rate_requests_per_second") if getattr(options, "objective", "") == "throughput" else None
     more = [
         f"{units.number(plan.get('requests_per_second'))} requests/s",
-        *([f"up to {units.number(highest)} within the limits"] if highest is not None else []),
+        *([] if MOST_RATE.of(plan) is None else [f"up to {MOST_RATE.text(plan)} within the limits"]),
         f"{units.number(plan.get('output_tokens_per_second'))} output tokens/s",
         f"{units.number(plan.get('output_tokens_per_second_per_gpu'))} a GPU",
         f"{units.energy(plan.get('energy_j_per_token'))} an output token",
@@ -67,12 +65,13 @@ def frontier_table(result: PlanResult, options: Options) -> list[RenderableType]
     found = curves(result)
     if not found:
         return []
-    title, points = next(iter(found.items()))
-    step = max(1, -(-len(points) // MOST_POINTS))
-    latencies = [at_percentile(metric, options) for metric in ("ttft_s", "tpot_s")]
-    table = grid("right", "right", "right", "right")
-    table.add_row(*(Text(t, style="dim") for t in ("requests/s", "out tok/s", *(f.title for f in latencies))))
-    for point in points[::step]:
-        rate, tokens = point.get("requests_per_second"), point.get("output_tokens_per_second")
-        table.add_row(units.number(rate), units.number(tokens), *(f.text(point) for f in latencies))
-    return [section(f"Latency of {title} as the rate rises", table)]
+    name, points = found[0]
+    # Here latencies are those at the percentile already.
+    latencies = [replace(at_percentile(metric, options), path=metric) for metric in LATENCIES]
+    shown = [RATE, OUTPUT, *latencies]
+    table = grid(*("right",) * len(shown), "left")
+    table.add_row(*(Text(f.title, style="dim") for f in shown), "")
+    for point in points:
+        within = Text("") if point["meets"] else Text("misses the limits", style="red")
+        table.add_row(*(f.text(point) for f in shown), within)
+    return [section(f"Latency of {name} as the rate rises", table)]

@@ -67,6 +67,8 @@ HEAD_ROOM = Figure("head-room", "head_room_bytes", units.size)
 USD = Figure("$/Mtok", "cost_usd_per_million_tokens", units.dollars)
 USD_AN_HOUR = Figure("$/h", "cost_usd_per_hour", units.dollars)
 ENERGY = Figure("J/token", "energy_j_per_token", units.energy)
+RATE = Figure("requests/s", "rate_requests_per_second", units.number, more=True)
+MOST_RATE = Figure("max req/s", "max_rate_requests_per_second", units.number, more=True)
 OUTPUT = Figure("out tok/s", "output_tokens_per_second", units.number, more=True)
 
 GOALS: Mapping[str, Mapping[str, tuple[str, Figure]]] = {
@@ -80,7 +82,7 @@ GOALS: Mapping[str, Mapping[str, tuple[str, Figure]]] = {
     },
     "serve": {
         "cost": ("the cheapest token", USD),
-        "throughput": ("the highest rate", Figure("max req/s", "rate_requests_per_second", units.number, more=True)),
+        "throughput": ("the highest rate", MOST_RATE),
         "latency": ("the lowest latency", Figure("E2E", "slo_percentile.e2e_s", units.seconds)),
         "energy": ("the least energy a token", ENERGY),
     },
@@ -90,7 +92,7 @@ GOALS: Mapping[str, Mapping[str, tuple[str, Figure]]] = {
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 
 _TRAIN = (STEP, Figure("MFU", "mfu", units.percent), MEMORY, USD)
-_AXES = {f.path: f for f in (STEP, MEMORY, HEAD_ROOM, USD, USD_AN_HOUR, ENERGY, OUTPUT)}
+_AXES = {f.path: f for f in (STEP, HEAD_ROOM, Figure("$ a step", "cost_usd_per_step", units.dollars))}
 
 
 def goal(result: PlanResult) -> tuple[str, Figure]:
@@ -178,26 +180,33 @@ def effort(result: PlanResult) -> str:
     return f"{result.evaluated:,} plans in {units.seconds(result.seconds)}{speed}{kept}; {result.feasible:,} feasible"
 
 
+CONSTRAINTS: Mapping[str, str] = {
+    **METRICS, "memory_bytes": "memory of an accelerator", "time_to_train_s": "time of the whole run",
+}  # fmt: skip
+"""What a limit is of."""
+
+
 def _measured(constraint: str) -> Callable[[float | None], str]:
     """How values of a constraint are shown."""
-    if "memory" in constraint or "bytes" in constraint:
+    if constraint.endswith("_bytes"):
         return units.size
-    if "usd" in constraint or "budget" in constraint or "cost" in constraint:
-        return units.dollars
-    if "days" in constraint:
-        return lambda v: f"{units.number(v)} days"
-    if constraint.startswith(("ttft", "tpot", "itl", "e2e")) or constraint.endswith("_s"):
-        return units.seconds
-    return units.number
+    return (
+        units.duration
+        if constraint == "time_to_train_s"
+        else units.seconds
+        if constraint.endswith("_s")
+        else units.number
+    )
 
 
 def constraint_text(binding: Mapping[str, Any]) -> str:
     """``memory: 96.2 GiB against a limit of 79.1 GiB, 1.22 times it``."""
-    name, value, limit, ratio = (binding.get(k) for k in ("constraint", "value", "limit", "ratio"))
-    shown = _measured(str(name).lower())
-    text = METRICS.get(str(name), str(name).replace("_", " "))
+    value, limit, ratio = (binding.get(k) for k in ("value", "limit", "ratio"))
+    name, _, percentile = str(binding["constraint"]).partition(" ")
+    shown = _measured(name)
+    text = f"{CONSTRAINTS.get(name, name.replace('_', ' '))} {percentile}".rstrip()
     if limit is None:
-        return text
+        return f"{text}: {binding['about']}" if binding.get("about") else text
     times = "" if ratio is None else f", {units.number(ratio)} times it"
     return f"{text}: {'never' if value is None else shown(value)} against a limit of {shown(limit)}{times}"
 
@@ -209,22 +218,22 @@ def shortfall(result: PlanResult) -> str:
 
 def advice(result: PlanResult, asked: Mapping[str, Any]) -> list[str]:
     """What could be changed where nothing is feasible; none of it was tried. ``asked``: the options given."""
-    constraint = str((result.binding or {}).get("constraint", "")).lower()
-    late = constraint.startswith(("ttft", "tpot", "itl", "e2e", "slo", "rate"))
+    constraint = str((result.binding or {}).get("constraint", ""))
+    late = constraint.startswith(LATENCIES)
     found = []
     held = [f"--{k.replace('_', '-')} {asked[k]}" for k in SEARCHED if asked.get(k) is not None]
     if held:
         found.append(f"search more widely: this search was held to {' '.join(held)}")
     if late:
-        found.append("looser limits: --slo, or a lower --percentile")
-    if "usd" in constraint or "budget" in constraint:
-        return [*found, "a higher --budget, or cheaper machines: several --on are compared"]
-    if "days" in constraint or "time_to_train" in constraint:
+        found.append("looser limits (--slo), or a lower --percentile")
+    if constraint == "time_to_train_s":
         found.append("a later end (--days), or fewer --tokens")
+    if asked.get("budget") is not None:
+        found.append("a higher --budget")
     found.append("more accelerators, faster ones or ones with more memory (--on)")
     if asked.get("precision") is None:
         found.append("narrower number formats: --precision bf16,fp8")
-    if result.question == "train" and "memory" in constraint:
+    if result.question == "train" and constraint == "memory_bytes":
         found += _less_memory(asked)
     if result.question == "serve" and late and asked.get("deployment") is None:
         found.append("prompts and decoding on engines of their own, too: --deployment both")
@@ -239,12 +248,13 @@ def _less_memory(asked: Mapping[str, Any]) -> Iterable[str]:
     yield "shorter sequences (--seq)"
 
 
-def curves(result: PlanResult) -> dict[str, list[Mapping[str, Any]]]:
-    """The points of the throughput-latency frontier by plan, the best plan's first, in order of throughput."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+def curves(result: PlanResult) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """The throughput-latency frontier: for each of the best plans that has one, what differs from the best and the
+    points in order of the rate."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
     for point in result.frontier:
-        title = " ".join(differences(point, result.best[0])) or BEST
-        found.setdefault(title, []).append(point)
-    for points in found.values():
-        points.sort(key=lambda p: p.get("output_tokens_per_second") or 0.0)
-    return dict(sorted(found.items(), key=lambda item: item[0] != BEST))
+        found.setdefault(point["plan"], []).append(point)
+    return [
+        (" ".join(differences(result.best[i], result.best[0])) or BEST, sorted(points, key=lambda p: RATE.of(p) or 0.0))
+        for i, points in sorted(found.items())
+    ]

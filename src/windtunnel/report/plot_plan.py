@@ -90,15 +90,15 @@ def _latencies(result: PlanResult, title: str, options: Options) -> Any:
     slo = limits(options)
     metrics = [m for m in ("ttft_s", "tpot_s", "e2e_s") if m in slo] or ["ttft_s", "tpot_s"]
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
-    lines = dict(list(curves(result).items())[:MOST_CURVES])
+    lines = curves(result)[:MOST_CURVES]
     for axis, metric in zip(axes, metrics, strict=True):
         shown = at_percentile(metric, options)
         limit = slo.get(metric)
-        values = [v for points in lines.values() for p in points if (v := shown.of(p)) is not None]
+        values = [v for _, points in lines for p in points if (v := p[metric]) is not None]
         values += [v for p in result.best[:1] if (v := shown.of(p)) is not None]
         factor, unit = (1e3, "ms") if max([*values, limit or 0.0], default=1.0) < 1 else (1.0, "s")
-        for number, (name, points) in enumerate(lines.items()):
-            along = [(p["output_tokens_per_second"], factor * v) for p in points if (v := shown.of(p)) is not None]
+        for number, (name, points) in enumerate(lines):
+            along = [(p["output_tokens_per_second"], factor * v) for p in points if (v := p[metric]) is not None]
             style = {"color": COLOURS[number % len(COLOURS)], "zorder": 3 if number == 0 else 2}
             axis.plot([x for x, _ in along], [y for _, y in along], "o-", markersize=4, label=name, **style)
         best = result.best[0]
