@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from windtunnel.errors import ScenarioError
-from windtunnel.report.plan import MOST_PARETO, render_findings, render_headline, reproduce
+from windtunnel.report.plan import render_findings, render_headline, reproduce
 from windtunnel.report.plan_words import (
     GOALS,
     Figure,
@@ -23,7 +23,9 @@ from windtunnel.report.plan_words import (
     differences,
     effort,
     reasons,
-    spread,
+    stages,
+    trade_offs,
+    worse_by,
 )
 from windtunnel.report.plot_plan import plot_plans
 from windtunnel.scenario.options import read_options
@@ -99,7 +101,7 @@ def test_what_differs(train_plans: PlanResult) -> None:
 
 
 def test_reasons_are_sorted_and_shares_add_up(train_plans: PlanResult) -> None:
-    assert reasons({"b": 1, "a_b": 1, "c": 5, "none": 0}) == [("c", 5), ("a b", 1), ("b", 1)]
+    assert reasons({"b": 1, "a": 1, "c": 5, "none": 0}) == [("c", 5), ("a", 1), ("b", 1)]
     said = text(train_plans, TRAIN)
     assert "15,281 of 20,402 combinations" in said
     assert "12,000  58.8 %" in said
@@ -178,11 +180,20 @@ def test_curves_are_by_plan_and_rise(serve_plans: PlanResult) -> None:
         assert [p["rate_requests_per_second"] for p in points] == [5, 10, 20, 30]
 
 
-def test_a_long_front_is_thinned(train_plans: PlanResult) -> None:
-    many = [{**train_plans.pareto[0], "step_time_s": float(i)} for i in range(1, 41)]
-    assert [p["step_time_s"] for p in spread(many, 4)] == [1, 14, 27, 40]
+def test_a_long_front_is_told_by_what_it_trades(train_plans: PlanResult) -> None:
+    many = [{**train_plans.pareto[0], "step_time_s": 10 + i / 10, "head_room_bytes": 1e9 * i} for i in range(120)]
+    assert [p["step_time_s"] for p in trade_offs(many)] == [10, 10.2, 10.5, 11, 12, 15, 20]
+    assert trade_offs([]) == []
     said = text(replace(train_plans, pareto=many), TRAIN)
-    assert f"{MOST_PARETO} of 40 shown" in said
+    assert "7 of 120 shown" in said
+
+
+def test_of_equally_good_plans_the_slower_is_worse(train_plans: PlanResult) -> None:
+    found = replace(train_plans, objective="cluster")
+    assert worse_by(found, found.best[1]) == worse_by(train_plans, train_plans.best[1]) > 0
+    assert stages({"same": 2, "laid_out": 1200, "evaluated": 9, "workers": "1", "chunks": 0}) == [
+        "other names of the same plans 2", "laid out in time 1,200",
+    ]  # fmt: skip
 
 
 def test_figures_that_are_missing_are_no_failure(train_plans: PlanResult) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,6 +12,7 @@ from windtunnel.report import units
 from windtunnel.report.bars import Figures, bars
 from windtunnel.report.plan_serving import frontier_table, limits_table, serve_figures
 from windtunnel.report.plan_words import (
+    BEST,
     Plan,
     advice,
     axes,
@@ -23,7 +23,9 @@ from windtunnel.report.plan_words import (
     goal,
     named,
     reasons,
-    spread,
+    stages,
+    trade_offs,
+    worse_by,
 )
 from windtunnel.report.sections import band, binding, notes, per_million, section
 from windtunnel.scenario.options import Options
@@ -31,7 +33,10 @@ from windtunnel.scenario.plans import PlanResult
 from windtunnel.scenario.results import Bottleneck
 
 MOST_PARETO = 8
-"""Rows of the Pareto table; JSON has all."""
+"""Rows of the Pareto table of services; JSON has all."""
+
+REASON_COLUMNS = 12
+"""Of a bar beside a reason, which takes much room itself."""
 
 CLOSE = 0.02
 """Predictions are off by more than this in the median (see the validation page): they do not decide it."""
@@ -56,6 +61,10 @@ def render_headline(result: PlanResult, options: Options) -> RenderableType:
         lines.append(Text(f"what binds: {constraint_text(result.binding)}", style="red"))
     if result.nearest:
         lines += [Text(""), _named("Nearest", result.nearest, result, "bold yellow")]
+        if result.question == "train":
+            lines.append(Figures([Text(f) for f in train_figures(result.nearest)[0]]))
+        elif "slo_percentile" in result.nearest:
+            lines.append(Figures([Text(f) for f in serve_figures(result.nearest, options)[0]]))
     return Group(*lines)
 
 
@@ -85,8 +94,10 @@ def render_findings(result: PlanResult, options: Options) -> RenderableType:
         tips = [Text(f"- {tip}") for tip in advice(result, asked)]
         parts.append(section("What could be changed (none of it was tried)", Group(*tips)))
     parts += _why_not(result)
-    parts += [Text(""), Text(effort(result), style="dim"), *_stages(result.search), *notes(result.warnings)]
-    return Group(*parts)
+    parts += [Text(""), Text(effort(result), style="dim")]
+    if told := stages(result.search):
+        parts.append(Figures([Text(s, style="dim") for s in told]))
+    return Group(*parts, *notes(result.warnings))
 
 
 def train_figures(plan: Plan) -> tuple[list[str], list[str]]:
@@ -126,12 +137,11 @@ def _runners_up(result: PlanResult, options: Options) -> list[RenderableType]:
             section("Runners-up", Text("none: no other plan is feasible" if result.feasible == 1 else "none shown"))
         ]
     shown = figures(result, options)
-    aim = goal(result)[1]
-    rows = [(plan, aim.worse(plan, best)) for plan in result.best]
+    rows = [(plan, worse_by(result, plan)) for plan in result.best]
     table = _table([f.title for f in shown], "worse by", "what differs")
     for number, (plan, worse) in enumerate(rows, start=1):
         said = "" if number == 1 or worse is None else f"{100 * worse:.1f} %"
-        differs = Text("the best" if number == 1 else " ".join(differences(plan, best)), style="yellow")
+        differs = Text(BEST if number == 1 else " ".join(differences(plan, best)), style="yellow")
         if number == 1:
             differs.stylize("bold green")
         table.add_row(str(number), *(f.text(plan) for f in shown), said, differs)
@@ -149,23 +159,17 @@ def _pareto(result: PlanResult, options: Options) -> list[RenderableType]:
     if len(result.pareto) < 2:
         return []
     compared = axes(result, options)
-    ranked = sorted(result.pareto, key=lambda p: _or(compared[0].of(p), 0.0))
-    best = result.best[0]
+    rows = trade_offs(result.pareto) if result.question == "train" else result.pareto[:MOST_PARETO]
     table = _table([f.title for f in compared], "", "what differs from the best")
-    for plan in spread(ranked, MOST_PARETO):
-        differs = " ".join(differences(plan, best))
-        text = Text(differs, style="yellow") if differs else Text("the best", style="bold green")
+    for plan in rows:
+        differs = " ".join(differences(plan, result.best[0]))
+        text = Text(differs, style="yellow") if differs else Text(BEST, style="bold green")
         table.add_row("", *(f.text(plan) for f in compared), "", text)
-    more = len(ranked) - MOST_PARETO
     lines: list[RenderableType] = [table]
-    if more > 0:
-        lines.append(Text(f"{MOST_PARETO} of {len(ranked)} shown; --json has all, --plot draws them", style="dim"))
+    if len(rows) < len(result.pareto):
+        lines.append(Text(f"{len(rows)} of {len(result.pareto)} shown; --json has all, --plot draws them", style="dim"))
     names = ", ".join(f.title for f in compared)
-    return [section(f"No other plan is better in all of {names}", Group(*lines))]
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
+    return [section(f"No plan is better in all of {names} than these", Group(*lines))]
 
 
 def _bound(result: PlanResult, best: Plan) -> list[RenderableType]:
@@ -191,14 +195,9 @@ def _why_not(result: PlanResult) -> list[RenderableType]:
     whole = sum(result.why_not.values()) + result.feasible
     if not found:
         return []
-    table = bars((r, n / whole, "yellow", (f"{n:,}", units.percent(n / whole))) for r, n in found)
+    rows = ((r, n / whole, "yellow", (f"{n:,}", units.percent(n / whole))) for r, n in found)
+    table = bars(rows, columns=REASON_COLUMNS)
     return [section(f"Why not the others: {whole - result.feasible:,} of {whole:,} combinations", table)]
-
-
-def _stages(search: Mapping[str, Any]) -> list[RenderableType]:
-    """The counts of a search's stages."""
-    counts = {k: v for k, v in search.items() if isinstance(v, int) and not isinstance(v, bool)}
-    return [Figures([Text(f"{k.replace('_', ' ')} {v:,}", style="dim") for k, v in counts.items()])] if counts else []
 
 
 def _table(titles: Iterable[str], loss: str, last: str) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,9 @@ GOALS: Mapping[str, Mapping[str, tuple[str, Figure]]] = {
 }  # fmt: skip
 """By question and objective: what is looked for, and the figure that says how good a plan is."""
 
+SLACK = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Fractions that a step may be longer, to see what memory that leaves."""
+
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 
 _TRAIN = (STEP, Figure("MFU", "mfu", units.percent), MEMORY, USD)
@@ -98,6 +102,13 @@ _AXES = {f.path: f for f in (STEP, HEAD_ROOM, Figure("$ a step", "cost_usd_per_s
 def goal(result: PlanResult) -> tuple[str, Figure]:
     """What was looked for in words, and its figure."""
     return GOALS[result.question][result.objective]
+
+
+def worse_by(result: PlanResult, plan: Plan) -> float | None:
+    """By what fraction a plan is worse than the best in what was looked for; if it is as good, in step time."""
+    best = result.best[0]
+    found = goal(result)[1].worse(plan, best)
+    return found or STEP.worse(plan, best)
 
 
 def at_percentile(metric: str, options: Options) -> Figure:
@@ -122,11 +133,21 @@ def axes(result: PlanResult, options: Options) -> list[Figure]:
     return [known.get(name) or Figure(name.replace("_", " "), name, units.number) for name in result.pareto_axes]
 
 
-def spread(plans: Sequence[Plan], most: int) -> list[Plan]:
-    """At most so many of them, the first and the last among them, evenly spaced between."""
-    if len(plans) <= most:
-        return list(plans)
-    return [plans[round(i * (len(plans) - 1) / (most - 1))] for i in range(most)]
+def trade_offs(plans: Sequence[Plan]) -> list[Plan]:
+    """Of training plans, those that leave most memory for a step so much longer than the shortest (:data:`SLACK`)."""
+    if not plans:
+        return []
+    fastest = min(_known(STEP, p) for p in plans)
+    found = []
+    for slack in SLACK:
+        near = [p for p in plans if _known(STEP, p) <= fastest * (1 + slack)]
+        found.append(max(near, key=lambda p: -math.inf if (room := HEAD_ROOM.of(p)) is None else room))
+    return [p for i, p in enumerate(found) if p not in found[:i]]
+
+
+def _known(figure: Figure, plan: Plan) -> float:
+    value = figure.of(plan)
+    return math.inf if value is None else value
 
 
 def decided(plan: Plan) -> dict[str, Any]:
@@ -170,7 +191,7 @@ def _value(value: object) -> str:
 def reasons(why_not: Mapping[str, int]) -> list[tuple[str, int]]:
     """Why plans were not feasible, the most frequent first."""
     ranked = sorted(why_not.items(), key=lambda item: (-item[1], item[0]))
-    return [(reason.replace("_", " "), count) for reason, count in ranked if count]
+    return [(reason, count) for reason, count in ranked if count]
 
 
 def effort(result: PlanResult) -> str:
@@ -184,6 +205,18 @@ CONSTRAINTS: Mapping[str, str] = {
     **METRICS, "memory_bytes": "memory of an accelerator", "time_to_train_s": "time of the whole run",
 }  # fmt: skip
 """What a limit is of."""
+
+
+STAGES: Mapping[str, str] = {
+    "same": "other names of the same plans", "laid_out": "laid out in time", "in_memory": "fit in memory",
+}  # fmt: skip
+"""Counts of a search, where their names do not say it."""
+
+
+def stages(search: Mapping[str, Any]) -> list[str]:
+    """The counts of a search's stages in words; how many were evaluated stands elsewhere."""
+    counts = {k: v for k, v in search.items() if isinstance(v, int) and not isinstance(v, bool) and k != "evaluated"}
+    return [f"{STAGES.get(k, k.replace('_', ' '))} {v:,}" for k, v in counts.items() if v]
 
 
 def _measured(constraint: str) -> Callable[[float | None], str]:

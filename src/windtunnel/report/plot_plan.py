@@ -10,17 +10,28 @@ from typing import Any
 from windtunnel.errors import ScenarioError
 from windtunnel.report import units
 from windtunnel.report.figure import Table, check_plot, save_figure
-from windtunnel.report.plan_words import BEST, Plan, at_percentile, curves, differences, figures, limits, named, spread
+from windtunnel.report.plan_words import (
+    BEST,
+    Plan,
+    at_percentile,
+    curves,
+    differences,
+    figures,
+    limits,
+    named,
+    trade_offs,
+)
 from windtunnel.report.plot_simulation import COLOURS, SLO
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
 
 GIB = 2.0**30
+FAR = 3
+"""The ratio of step times from which on their axis is logarithmic."""
+
 MOST_CURVES = 5
 LINE = 110
 """Letters of a line of the legend."""
-MOST_NAMED = 6
-"""Plans of the front whose options are told in the picture."""
 
 
 def plot_plans(result: PlanResult, path: str | Path, options: Options) -> None:
@@ -52,7 +63,7 @@ def _front(result: PlanResult, title: str) -> Any:
     priced = [p.get("cost_usd_per_million_tokens") for p in pareto]
     coloured = None not in priced and len({f"{c:.3g}" for c in priced}) > 1
     colour: dict[str, Any] = {"c": priced, "cmap": "viridis_r"} if coloured else {"color": COLOURS[0]}
-    points = axis.scatter(*_places(pareto), s=36, zorder=3, label="no plan is better in every respect", **colour)
+    points = axis.scatter(*_places(pareto), s=22, zorder=3, label="no plan is better in every respect", **colour)
     if coloured:
         figure.colorbar(points, ax=axis, label="$ per million tokens")
     others = [p for p in result.best[1:] if p["plan"] not in [q["plan"] for q in pareto]]
@@ -61,15 +72,19 @@ def _front(result: PlanResult, title: str) -> Any:
     (x,), (y,) = _places([best])
     axis.scatter([x], [y], s=190, marker="*", color=COLOURS[1], edgecolor="white", zorder=4, label=_line(result))
     handles, labels = axis.get_legend_handles_labels()
-    for number, plan in enumerate(spread([p for p in pareto if p["plan"] != best["plan"]], MOST_NAMED), start=1):
+    for number, plan in enumerate([p for p in trade_offs(pareto) if differences(p, best)], start=1):
         (x,), (y,) = _places([plan])
         axis.annotate(str(number), (x, y), xytext=(5, 4), textcoords="offset points", fontsize="small")
         handles.append(Line2D([], [], linestyle="none"))
         labels.append(f"{number}: {' '.join(differences(plan, best))}")
     axis.set_xlabel("memory left on a GPU (GiB)")
     axis.set_ylabel("step time (s)")
-    axis.grid(alpha=0.3)
+    axis.grid(alpha=0.3, which="both")
     axis.margins(0.08, 0.1)
+    if pareto[-1]["step_time_s"] > FAR * pareto[0]["step_time_s"]:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
     figure.legend(handles, labels, loc="outside lower left", fontsize="small", frameon=False, handlelength=1.0)
     figure.suptitle(title, fontsize="medium")
     return figure
