@@ -153,6 +153,14 @@ def test_where_nothing_is_feasible_it_says_what_to_change(nothing_found: PlanRes
     assert "--offload all" in said
 
 
+def test_where_nothing_is_legal_only_a_wider_search_helps(nothing_found: PlanResult) -> None:
+    nothing = replace(nothing_found, nearest=None, binding=None, evaluated=0, why_not={"few": 1, "tp is too large": 5})
+    said = text(nothing, TRAIN)
+    assert "no combination that was searched is legal: tp is too large" in said
+    assert "held to --tp 2,4,8" in said
+    assert "--precision" not in said
+
+
 def test_what_is_advised_is_not_what_was_done(nothing_found: PlanResult) -> None:
     asked = {"precision": "fp8", "offload": "all", "optimizer": "adam8bit"}
     said = " ".join(advice(nothing_found, asked))

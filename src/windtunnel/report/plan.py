@@ -16,13 +16,13 @@ from windtunnel.report.plan_words import (
     Plan,
     advice,
     axes,
-    constraint_text,
     differences,
     effort,
     figures,
     goal,
     named,
     reasons,
+    shortfall,
     stages,
     trade_offs,
     worse_by,
@@ -57,8 +57,8 @@ def render_headline(result: PlanResult, options: Options) -> RenderableType:
             Figures([Text(m) for m in more]),
         )
     lines: list[RenderableType] = [title, Text(""), Text("NO PLAN IS FEASIBLE", style="bold red")]
-    if result.binding:
-        lines.append(Text(f"what binds: {constraint_text(result.binding)}", style="red"))
+    if said := shortfall(result):
+        lines.append(Text(said, style="red"))
     if result.nearest:
         lines += [Text(""), _named("Nearest", result.nearest, result, "bold yellow")]
         if result.question == "train":
@@ -72,7 +72,7 @@ def reproduce(result: PlanResult) -> RenderableType:
     """The command that predicts the best plan (or the nearest) alone, on one line."""
     plan = result.best[0] if result.best else result.nearest
     if not plan or not plan.get("command"):
-        return Text("")
+        return Group()
     return Group(Text(""), Text(str(plan["command"]), no_wrap=True, overflow="ignore"))
 
 
@@ -91,8 +91,8 @@ def render_findings(result: PlanResult, options: Options) -> RenderableType:
         parts += _obvious(result)
     else:
         asked = options.model_dump(exclude_unset=True, exclude_none=True)
-        tips = [Text(f"- {tip}") for tip in advice(result, asked)]
-        parts.append(section("What could be changed (none of it was tried)", Group(*tips)))
+        if tips := [Text(f"- {tip}") for tip in advice(result, asked)]:
+            parts.append(section("What could be changed (none of it was tried)", Group(*tips)))
     parts += _why_not(result)
     parts += [Text(""), Text(effort(result), style="dim")]
     if told := stages(result.search):

@@ -67,7 +67,7 @@ MEMORY = Figure("memory", "memory_bytes.total", units.size)
 HEAD_ROOM = Figure("head-room", "head_room_bytes", units.size)
 USD = Figure("$/Mtok", "cost_usd_per_million_tokens", units.dollars)
 USD_AN_HOUR = Figure("$/h", "cost_usd_per_hour", units.dollars)
-ENERGY = Figure("J/token", "energy_j_per_token", units.energy)
+ENERGY = Figure("energy", "energy_j_per_token", units.energy)
 RATE = Figure("requests/s", "rate_requests_per_second", units.number, more=True)
 MOST_RATE = Figure("max req/s", "max_rate_requests_per_second", units.number, more=True)
 OUTPUT = Figure("out tok/s", "output_tokens_per_second", units.number, more=True)
@@ -196,13 +196,14 @@ def reasons(why_not: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def effort(result: PlanResult) -> str:
     """``12,345 plans priced in 2.31 s (5,340 a second), 1,000 of them kept from before; 9,876 feasible``."""
-    speed = f" ({units.count(round(result.evaluated / result.seconds))} a second)" if result.seconds > 0 else ""
+    a_second = result.evaluated / result.seconds if result.seconds > 0 else 0.0
+    speed = f" ({units.count(round(a_second))} a second)" if a_second else ""
     kept = f", {result.resumed:,} of them kept from before" if result.resumed else ""
     return f"{result.evaluated:,} plans in {units.seconds(result.seconds)}{speed}{kept}; {result.feasible:,} feasible"
 
 
 CONSTRAINTS: Mapping[str, str] = {
-    **METRICS, "memory_bytes": "memory of an accelerator", "time_to_train_s": "time of the whole run",
+    **METRICS, "memory_bytes": "memory of an accelerator", "time_to_train_s": "time for the whole run",
 }  # fmt: skip
 """What a limit is of."""
 
@@ -245,8 +246,11 @@ def constraint_text(binding: Mapping[str, Any]) -> str:
 
 
 def shortfall(result: PlanResult) -> str:
-    """By how much the nearest plan misses, to end a sentence; nothing where that is not known."""
-    return f"; nearest plan: {constraint_text(result.binding)}" if result.binding else ""
+    """By how much the nearest plan misses, or that there is none; nothing where that is not known."""
+    if result.binding:
+        return f"the nearest plan misses the {constraint_text(result.binding)}"
+    top = next((f": {reason}" for reason, _ in reasons(result.why_not)), "")
+    return f"no combination that was searched is legal{top}" if result.evaluated == 0 else ""
 
 
 def advice(result: PlanResult, asked: Mapping[str, Any]) -> list[str]:
@@ -257,6 +261,8 @@ def advice(result: PlanResult, asked: Mapping[str, Any]) -> list[str]:
     held = [f"--{k.replace('_', '-')} {asked[k]}" for k in SEARCHED if asked.get(k) is not None]
     if held:
         found.append(f"search more widely: this search was held to {' '.join(held)}")
+    if not result.binding:
+        return found  # no combination is legal: nothing else can help
     if late:
         found.append("looser limits (--slo), or a lower --percentile")
     if constraint == "time_to_train_s":
