@@ -135,7 +135,7 @@ def test_what_binds_the_best(train_plans: PlanResult) -> None:
         ({"constraint": "tpot_s p99", "value": None, "limit": 0.05, "ratio": None},
          "TPOT p99: never against a limit of 50.0 ms"),
         ({"constraint": "time_to_train_s", "value": 45 * 86400.0, "limit": 30 * 86400.0, "ratio": 1.5},
-         "time of the whole run: 45.0 days against a limit of 30.0 days, 1.50 times it"),
+         "time for the whole run: 45.0 days against a limit of 30.0 days, 1.50 times it"),
         ({"constraint": "host memory", "about": "offloading needs 4 TiB"}, "host memory: offloading needs 4 TiB"),
     ],
 )  # fmt: skip
