@@ -19,7 +19,7 @@ from windtunnel.planning.store import Store
 from windtunnel.planning.train.axes import SEARCHED, Axes
 from windtunnel.planning.train.chunks import Question, evaluate
 from windtunnel.planning.train.grid import HOST, LATE, MEMORY, SAME
-from windtunnel.planning.train.keep import Goal, Keep, Row, least_memory
+from windtunnel.planning.train.keep import Goal, Keep, Row, least_memory, order
 from windtunnel.planning.train.obvious import first_thought, why_it_lost
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.options import TrainOptions, read_options
@@ -48,11 +48,14 @@ class Searched:
     chunks: int = 0
     resumed: int = 0
     why_not: dict[str, int] = field(default_factory=dict)
+    own: list[Row] = field(default_factory=list)
+    """The best plan with a schedule that the framework has."""
 
     def add(self, found: Found) -> None:
         """Take in a chunk."""
         summary = found.summary
         self.kept.merge(summary["best"], summary["front"])
+        self.own = sorted([*self.own, *summary["own"]], key=order)[:1]
         smallest = summary["smallest"]
         known = self.kept.smallest
         if smallest is not None and (known is None or least_memory(smallest) < least_memory(known)):
@@ -269,6 +272,15 @@ def _result(axes: Axes, searched: Searched, answers: Answered) -> PlanResult:
             "because": why_it_lost(first, winner),
         }
     warnings = [*axes.warnings, *(answers[0][1].warnings if answers else ())]
+    runnable = None
+    if answers and not _has(axes, answers[0][0]):
+        name, schedule = axes.engine.name, answers[0][0]["schedule"]
+        own = ",".join(s for s in axes.schedule if s in axes.engine.schedules)
+        warnings.append(
+            f"{name} has no schedule {schedule}: the best plan is for a framework that has it"
+            + (f"; --schedule {own} keeps to {name}'s own" if own else "")
+        )
+        runnable = next((_entry(axes, *each) for each in _answers(axes, searched.own)), None)
     return PlanResult(
         question="train",
         model=axes.network.name,
@@ -282,6 +294,7 @@ def _result(axes: Axes, searched: Searched, answers: Answered) -> PlanResult:
         pareto_axes=["step_time_s", "head_room_bytes", "cost_usd_per_step"],
         why_not={k: v for k, v in sorted(searched.why_not.items(), key=lambda kv: -kv[1]) if k != SAME},
         obvious=obvious,
+        runnable=runnable,
         resumed=searched.resumed,
         warnings=list(dict.fromkeys(warnings)),
         search={
@@ -290,6 +303,11 @@ def _result(axes: Axes, searched: Searched, answers: Answered) -> PlanResult:
             "workers": options.workers,
         },
     )  # fmt: skip
+
+
+def _has(axes: Axes, row: Row) -> bool:
+    """Whether the framework has the plan's schedule (with one stage all are the same)."""
+    return row["pp"] == 1 or row["schedule"] in axes.engine.schedules
 
 
 def _nearest(result: PlanResult, question: Question, searched: Searched, progress: Progress | None) -> PlanResult:

@@ -58,8 +58,9 @@ class Keep:
     """The plan that needs least memory, whether it fits or not."""
     _staircase: dict[float, tuple[Array, Array]] = field(default_factory=dict)
 
-    def consider(self, group: Group) -> tuple[Array, NDArray[np.bool_]]:
-        """Take in a group; (seconds of its fitting plans, whether they are exact and not a bound)."""
+    def consider(self, group: Group, *, front: bool = True) -> tuple[Array, NDArray[np.bool_]]:
+        """Take in a group; (seconds of its fitting plans, whether they are exact and not a bound). Without ``front``
+        only the best count."""
         self._look_at_memory(group)
         seconds = group.least.copy()
         exact = np.zeros(len(seconds), bool)
@@ -79,7 +80,10 @@ class Keep:
         left = order[~late[order]]
         size = FIRST
         while len(left):
-            left = left[self._may_matter(value[left], lower[left], memory[left], gpus[left])]
+            matters = value[left] <= self._bar()
+            if front:
+                matters |= ~self._beaten(lower[left], memory[left], gpus[left])
+            left = left[matters]
             now, left = left[:size], left[size:]
             if not len(now):
                 break
@@ -87,7 +91,7 @@ class Keep:
             seconds[now] = group.length(now)
             exact[now] = True
             self.laid_out += len(now)
-            self._take(group, now, at, seconds[now], memory[now], gpus[now])
+            self._take(group, now, at, seconds[now], memory[now], gpus[now], front)
         return seconds, exact
 
     def _look_at_memory(self, group: Group) -> None:
@@ -97,9 +101,9 @@ class Keep:
             if self.smallest is None or least_memory(row) < least_memory(self.smallest):
                 self.smallest = row
 
-    def _may_matter(self, value: Array, lower: Array, memory: Array, gpus: Array) -> NDArray[np.bool_]:
-        bar = self.best[-1]["objective"] if len(self.best) == self.top else np.inf
-        return np.asarray((value <= bar) | ~self._beaten(lower, memory, gpus))
+    def _bar(self) -> float:
+        """What a plan must reach to be among the best."""
+        return float(self.best[-1]["objective"]) if len(self.best) == self.top else np.inf
 
     def _beaten(self, seconds: Array, memory: Array, gpus: Array) -> NDArray[np.bool_]:
         """Whether a plan of the front is as good in time, memory and cost, and better in one."""
@@ -115,21 +119,22 @@ class Keep:
             beaten |= found & (least <= memory) & ~equal
         return beaten
 
-    def _take(self, group: Group, now: Positions, at: Positions, seconds: Array, memory: Array, gpus: Array) -> None:
+    def _take(
+        self, group: Group, now: Positions, at: Positions, seconds: Array, memory: Array, gpus: Array, front: bool
+    ) -> None:
         within = np.ones(len(now), bool)
         if self.goal.limit_s is not None:
             within = seconds <= self.goal.limit_s
             self.late += int(np.count_nonzero(~within))
         energy = group.energy(now, seconds)
         value = self.goal.value(seconds, gpus, lambda: energy)
-        bar = self.best[-1]["objective"] if len(self.best) == self.top else np.inf
-        good = np.flatnonzero(within & (value <= bar))
+        good = np.flatnonzero(within & (value <= self._bar()))
         good = good[np.lexsort((memory[good], seconds[good], value[good]))]
         if len(good) > self.top:  # and those that tie with the last
             last = good[self.top - 1]
             tied = (value == value[last]) & (seconds == seconds[last]) & (memory == memory[last])
             good = np.union1d(good[: self.top], good[tied[good]])
-        free = np.flatnonzero(within & ~self._beaten(seconds, memory, gpus))
+        free = np.flatnonzero(within & ~self._beaten(seconds, memory, gpus)) if front else good[:0]
         free = free[_unbeaten(seconds[free], memory[free], gpus[free])]
 
         def rows(chosen: Positions) -> list[Row]:
