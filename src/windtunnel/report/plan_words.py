@@ -1,0 +1,299 @@
+"""What a search found, in words: goals, figures of a plan, what differs between plans, what binds, what to change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from windtunnel.report import units
+from windtunnel.report.words import METRICS, plan_line
+from windtunnel.scenario.options import Options
+from windtunnel.scenario.plans import PlanResult
+from windtunnel.scenario.workload import slo
+
+Plan = Mapping[str, Any]
+
+SEARCHED = (
+    "tp", "pp", "dp", "cp", "ep", "etp", "replicas", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
+    "micro_batch", "recompute", "offload", "precision", "kv_precision", "chunk", "max_batch", "deployment",
+)  # fmt: skip
+"""Options of which a search takes several values; none means every legal one, or what the option says."""
+
+DECIDED = ("on", "prefill", "decode", "engine", *SEARCHED)
+"""Options that make one plan unlike another."""
+
+ABSENT: Mapping[str, object] = {
+    **dict.fromkeys(("tp", "pp", "dp", "cp", "ep", "replicas", "virtual_stages"), 1),
+    **dict.fromkeys(("offload", "hsdp", "prefill", "decode"), "none"), "engine": "vllm",
+}  # fmt: skip
+"""What an option is that a plan leaves out; of the others, the model's or the engine's own."""
+
+
+BEST = "the best"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of plans: what it is called, where it stands in them, how it is shown, whether more is better."""
+
+    title: str
+    path: str
+    shown: Callable[[float | None], str]
+    more: bool = False
+
+    def of(self, plan: Plan) -> float | None:
+        """The figure; None where the plan does not have it."""
+        found: Any = plan
+        for key in self.path.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+    def text(self, plan: Plan) -> str:
+        return self.shown(self.of(plan))
+
+    def worse(self, plan: Plan, best: Plan) -> float | None:
+        """By what fraction a plan is worse than the best one: 0.05 is a step 5 % longer, or a rate that a plan with
+        5 % more would reach."""
+        a, b = self.of(plan), self.of(best)
+        if not a or not b:
+            return None
+        return (b / a if self.more else a / b) - 1
+
+
+STEP = Figure("step", "step_time_s", units.seconds)
+MEMORY = Figure("memory", "memory_bytes.total", units.size)
+HEAD_ROOM = Figure("head-room", "head_room_bytes", units.size)
+USD = Figure("$/Mtok", "cost_usd_per_million_tokens", units.dollars)
+USD_AN_HOUR = Figure("$/h", "cost_usd_per_hour", units.dollars)
+ENERGY = Figure("energy", "energy_j_per_token", units.energy)
+RATE = Figure("requests/s", "rate_requests_per_second", units.number, more=True)
+MOST_RATE = Figure("max req/s", "max_rate_requests_per_second", units.number, more=True)
+OUTPUT = Figure("out tok/s", "output_tokens_per_second", units.number, more=True)
+
+GOALS: Mapping[str, Mapping[str, tuple[str, Figure]]] = {
+    "train": {
+        "time": ("the shortest step", STEP),
+        "cost": ("the cheapest token", USD),
+        "energy": ("the least energy a token", ENERGY),
+        "tokens-per-gpu": ("the most tokens a second and GPU", Figure(
+            "tok/s/GPU", "tokens_per_second_per_gpu", units.number, more=True)),
+        "cluster": ("the fewest accelerators in time", Figure("GPUs", "gpus", units.count)),
+    },
+    "serve": {
+        "cost": ("the cheapest token", USD),
+        "throughput": ("the highest rate", MOST_RATE),
+        "latency": ("the lowest latency", Figure("E2E", "slo_percentile.e2e_s", units.seconds)),
+        "energy": ("the least energy a token", ENERGY),
+    },
+}  # fmt: skip
+"""By question and objective: what is looked for, and the figure that says how good a plan is."""
+
+SLACK = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Fractions that a step may be longer, to see what memory that leaves."""
+
+LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
+
+_TRAIN = (STEP, Figure("MFU", "mfu", units.percent), MEMORY, USD)
+_AXES = {f.path: f for f in (STEP, HEAD_ROOM, Figure("$ a step", "cost_usd_per_step", units.dollars))}
+
+
+def goal(result: PlanResult) -> tuple[str, Figure]:
+    """What was looked for in words, and its figure."""
+    return GOALS[result.question][result.objective]
+
+
+def worse_by(result: PlanResult, plan: Plan) -> float | None:
+    """By what fraction a plan is worse than the best in what was looked for; if it is as good, in step time."""
+    best = result.best[0]
+    found = goal(result)[1].worse(plan, best)
+    return found or STEP.worse(plan, best)
+
+
+def at_percentile(metric: str, options: Options) -> Figure:
+    """A latency at the percentile that is held to the limits."""
+    name = metric.removesuffix("_s").upper()
+    return Figure(f"{name} p{getattr(options, 'percentile', 50.0):g}", f"slo_percentile.{metric}", units.seconds)
+
+
+def figures(result: PlanResult, options: Options) -> list[Figure]:
+    """The columns of a table of plans, that of the goal first."""
+    usual: Sequence[Figure] = _TRAIN
+    if result.question == "serve":
+        usual = (USD, USD_AN_HOUR, *(at_percentile(metric, options) for metric in ("ttft_s", "tpot_s")), OUTPUT)
+    every = [goal(result)[1], *usual]
+    return [f for f in dict.fromkeys(every) if any(f.of(p) is not None for p in result.best)]
+
+
+def axes(result: PlanResult, options: Options) -> list[Figure]:
+    """The figures that Pareto plans are compared by."""
+    known = {**_AXES, **{f.path: f for _, f in GOALS[result.question].values()}}
+    known |= {metric: at_percentile(metric, options) for metric in LATENCIES}
+    return [known.get(name) or Figure(name.replace("_", " "), name, units.number) for name in result.pareto_axes]
+
+
+def trade_offs(plans: Sequence[Plan]) -> list[Plan]:
+    """Of training plans, those that leave most memory for a step so much longer than the shortest (:data:`SLACK`)."""
+    if not plans:
+        return []
+    fastest = min(_known(STEP, p) for p in plans)
+    found = []
+    for slack in SLACK:
+        near = [p for p in plans if _known(STEP, p) <= fastest * (1 + slack)]
+        found.append(max(near, key=lambda p: -math.inf if (room := HEAD_ROOM.of(p)) is None else room))
+    return [p for i, p in enumerate(found) if p not in found[:i]]
+
+
+def _known(figure: Figure, plan: Plan) -> float:
+    value = figure.of(plan)
+    return math.inf if value is None else value
+
+
+def decided(plan: Plan) -> dict[str, Any]:
+    """The options of a plan that a search decides, the cluster among them."""
+    return {k: v for k, v in {"on": plan.get("on"), **plan["plan"]}.items() if k in DECIDED and v is not None}
+
+
+def named(plan: Plan, result: PlanResult) -> str:
+    """A plan as the options that were decided, what the question says already left out."""
+    known = {"on"} if [plan.get("on") or plan["plan"].get("on")] == list(result.on) else set()
+    known |= {"engine"} if result.question == "train" else set()
+    return plan_line({k: v for k, v in decided(plan).items() if k not in known})
+
+
+def limits(options: Options) -> dict[str, float]:
+    """The SLO that was asked for: {metric: seconds}."""
+    text = getattr(options, "slo", None)
+    if text is None:
+        return {}
+    asked = slo(text)
+    given = {metric: getattr(asked, metric) for metric in LATENCIES}
+    return {metric: limit for metric, limit in given.items() if limit is not None}
+
+
+def differences(plan: Plan, best: Plan) -> list[str]:
+    """The options in which a plan is not the best one, as ``pp=4``; the cluster, too."""
+    mine, its = decided(plan), decided(best)
+    return [
+        f"{k}={_value(v)}"
+        for k in dict.fromkeys([*mine, *its])
+        if (v := mine.get(k, ABSENT.get(k))) != its.get(k, ABSENT.get(k))
+    ]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def reasons(why_not: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Why plans were not feasible, the most frequent first."""
+    ranked = sorted(why_not.items(), key=lambda item: (-item[1], item[0]))
+    return [(reason, count) for reason, count in ranked if count]
+
+
+def effort(result: PlanResult) -> str:
+    """``12,345 plans priced in 2.31 s (5,340 a second), 1,000 of them kept from before; 9,876 feasible``."""
+    a_second = result.evaluated / result.seconds if result.seconds > 0 else 0.0
+    speed = f" ({units.count(round(a_second))} a second)" if a_second else ""
+    kept = f", {result.resumed:,} of them kept from before" if result.resumed else ""
+    return f"{result.evaluated:,} plans in {units.seconds(result.seconds)}{speed}{kept}; {result.feasible:,} feasible"
+
+
+CONSTRAINTS: Mapping[str, str] = {
+    **METRICS, "memory_bytes": "memory of an accelerator", "time_to_train_s": "time for the whole run",
+}  # fmt: skip
+"""What a limit is of."""
+
+
+STAGES: Mapping[str, str] = {
+    "same": "other names of the same plans", "laid_out": "laid out in time", "in_memory": "fit in memory",
+}  # fmt: skip
+"""Counts of a search, where their names do not say it."""
+
+
+def stages(search: Mapping[str, Any]) -> list[str]:
+    """The counts of a search's stages in words; how many were evaluated stands elsewhere."""
+    counts = {k: v for k, v in search.items() if isinstance(v, int) and not isinstance(v, bool) and k != "evaluated"}
+    return [f"{STAGES.get(k, k.replace('_', ' '))} {v:,}" for k, v in counts.items() if v]
+
+
+def _measured(constraint: str) -> Callable[[float | None], str]:
+    """How values of a constraint are shown."""
+    if constraint.endswith("_bytes"):
+        return units.size
+    return (
+        units.duration
+        if constraint == "time_to_train_s"
+        else units.seconds
+        if constraint.endswith("_s")
+        else units.number
+    )
+
+
+def constraint_text(binding: Mapping[str, Any]) -> str:
+    """``memory: 96.2 GiB against a limit of 79.1 GiB, 1.22 times it``."""
+    value, limit, ratio = (binding.get(k) for k in ("value", "limit", "ratio"))
+    name, _, percentile = str(binding["constraint"]).partition(" ")
+    shown = _measured(name)
+    text = f"{CONSTRAINTS.get(name, name.replace('_', ' '))} {percentile}".rstrip()
+    if limit is None:
+        return f"{text}: {binding['about']}" if binding.get("about") else text
+    times = "" if ratio is None else f", {units.number(ratio)} times it"
+    return f"{text}: {'never' if value is None else shown(value)} against a limit of {shown(limit)}{times}"
+
+
+def shortfall(result: PlanResult) -> str:
+    """By how much the nearest plan misses, or that there is none; nothing where that is not known."""
+    if result.binding:
+        return f"the nearest plan misses the {constraint_text(result.binding)}"
+    top = next((f": {reason}" for reason, _ in reasons(result.why_not)), "")
+    return f"no combination that was searched is legal{top}" if result.evaluated == 0 else ""
+
+
+def advice(result: PlanResult, asked: Mapping[str, Any]) -> list[str]:
+    """What could be changed where nothing is feasible; none of it was tried. ``asked``: the options given."""
+    constraint = str((result.binding or {}).get("constraint", ""))
+    late = constraint.startswith(LATENCIES)
+    found = []
+    held = [f"--{k.replace('_', '-')} {asked[k]}" for k in SEARCHED if asked.get(k) is not None]
+    if held:
+        found.append(f"search more widely: this search was held to {' '.join(held)}")
+    if not result.binding:
+        return found  # no combination is legal: nothing else can help
+    if late:
+        found.append("looser limits (--slo), or a lower --percentile")
+    if constraint == "time_to_train_s":
+        found.append("a later end (--days), or fewer --tokens")
+    if asked.get("budget") is not None:
+        found.append("a higher --budget")
+    found.append("more accelerators, faster ones or ones with more memory (--on)")
+    if asked.get("precision") is None:
+        found.append("narrower number formats: --precision bf16,fp8")
+    if result.question == "train" and constraint == "memory_bytes":
+        found += _less_memory(asked)
+    if result.question == "serve" and late and asked.get("deployment") is None:
+        found.append("prompts and decoding on engines of their own, too: --deployment both")
+    return found
+
+
+def _less_memory(asked: Mapping[str, Any]) -> Iterable[str]:
+    if asked.get("offload") is None:
+        yield "states in host memory or on drives: --offload all"
+    if asked.get("optimizer", "adamw") in ("adam", "adamw"):
+        yield "an optimizer with smaller states: --optimizer adam8bit"
+    yield "shorter sequences (--seq)"
+
+
+def curves(result: PlanResult) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """The throughput-latency frontier: for each of the best plans that has one, what differs from the best and the
+    points in order of the rate."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for point in result.frontier:
+        found.setdefault(point["plan"], []).append(point)
+    return [
+        (" ".join(differences(result.best[i], result.best[0])) or BEST, sorted(points, key=lambda p: RATE.of(p) or 0.0))
+        for i, points in sorted(found.items())
+    ]
