@@ -79,8 +79,9 @@ def searched(space, top=10**6, goal="time"):
             seconds = group.length(range(len(at)) if len(at) == 0 else list(range(len(at))))
             energy = group.energy(list(range(len(at))), seconds)
             times = dict(zip(at.tolist(), zip(seconds.tolist(), energy.tolist(), strict=True), strict=True))
+            columns = {name: group.option(name) for name in group.options}
             for i in every:
-                plan = {k: v if not hasattr(v, "shape") else v[i].item() for k, v in group.columns.items()}
+                plan = {k: v if not hasattr(v, "shape") else v[i].item() for k, v in columns.items()}
                 found[identity(plan)] = (plan, float(group.memory[i]), times.get(i))
     return found, kept, refused.counts, axes
 

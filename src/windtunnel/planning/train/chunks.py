@@ -75,7 +75,7 @@ def evaluate(question: Question, key: Key) -> tuple[dict[str, Column], dict[str,
         evaluated += len(group.memory)
         fitting += len(group.fitting)
         seconds, exact = kept.consider(group)
-        if own is not None and (key.pp == 1 or group.columns["schedule"] in question.axes.engine.schedules):
+        if own is not None and (key.pp == 1 or group.options["schedule"] in question.axes.engine.schedules):
             own.consider(group, front=False)
         if question.points:
             tables.append(_table(group, seconds, exact))
@@ -108,11 +108,11 @@ def _table(group: Group, seconds: Any, exact: Any) -> dict[str, Column]:
     nothing where the plan does not fit."""
     n = len(group.memory)
     table: dict[str, Column] = {
-        name: np.broadcast_to(np.asarray(group.columns[name], float), n).astype(np.int32) for name in WHOLE
+        name: np.broadcast_to(np.asarray(group.option(name), float), n).astype(np.int32) for name in WHOLE
     }
-    table["sequence_parallel"] = np.full(n, bool(group.columns["sequence_parallel"]))
+    table["sequence_parallel"] = np.full(n, bool(group.options["sequence_parallel"]))
     for name in TEXT:
-        value = group.columns[name]
+        value = group.options[name]
         codes = np.full(n, -1 if value is None else 0, np.int8)
         table[name] = Text(codes, () if value is None else (value,))
     table["memory_bytes"] = np.asarray(group.memory, float)

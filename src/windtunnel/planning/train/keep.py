@@ -67,37 +67,39 @@ class Keep:
         at = group.fitting
         if not len(at):
             return seconds, exact
-        gpus, memory = _column(group.columns["gpus"], at), group.memory[at]
+        gpus, memory = _column(group.option("gpus", at), len(at)), group.memory[at]
         lower = seconds * HAIR
-        if self.goal.limit_s is not None:
-            late = lower > self.goal.limit_s
-            self.late += int(np.count_nonzero(late))
-        else:
-            late = np.zeros(len(at), bool)
         every = np.arange(len(at))
         value = self.goal.value(lower, gpus, lambda: group.energy(every, lower))
-        order = np.lexsort((memory, lower, value))
-        left = order[~late[order]]
+        left = every
+        if self.goal.limit_s is not None:
+            left = np.flatnonzero(lower <= self.goal.limit_s)
+            self.late += len(every) - len(left)
+
+        def mattering(left: Positions) -> Positions:
+            good = value[left] <= self._bar()
+            return left[good | ~self._beaten(lower[left], memory[left], gpus[left])] if front else left[good]
+
+        left = mattering(left)
+        left = left[np.lexsort((memory[left], lower[left], value[left]))]
         size = FIRST
         while len(left):
-            matters = value[left] <= self._bar()
-            if front:
-                matters |= ~self._beaten(lower[left], memory[left], gpus[left])
-            left = left[matters]
             now, left = left[:size], left[size:]
-            if not len(now):
-                break
             size = BLOCK
             seconds[now] = group.length(now)
             exact[now] = True
             self.laid_out += len(now)
             self._take(group, now, at, seconds[now], memory[now], gpus[now], front)
+            left = mattering(left)
         return seconds, exact
 
     def _look_at_memory(self, group: Group) -> None:
         if len(group.memory):
             i = int(np.argmin(group.memory))
-            row = with_key({**_options(group, i), "memory_bytes": float(group.memory[i])})
+            if self.smallest is not None and group.memory[i] > self.smallest["memory_bytes"]:
+                return
+            (options,) = _options(group, np.array([i]))
+            row = with_key({**options, "memory_bytes": float(group.memory[i])})
             if self.smallest is None or least_memory(row) < least_memory(self.smallest):
                 self.smallest = row
 
@@ -138,17 +140,10 @@ class Keep:
         free = free[_unbeaten(seconds[free], memory[free], gpus[free])]
 
         def rows(chosen: Positions) -> list[Row]:
+            figures = {"memory_bytes": memory, "step_time_s": seconds, "energy_j": energy, "objective": value}
             return [
-                with_key(
-                    {
-                        **_options(group, int(at[now[i]])),
-                        "memory_bytes": float(memory[i]),
-                        "step_time_s": float(seconds[i]),
-                        "energy_j": float(energy[i]),
-                        "objective": float(value[i]),
-                    }
-                )
-                for i in chosen
+                with_key({**options, **{name: float(figure[i]) for name, figure in figures.items()}})
+                for options, i in zip(_options(group, at[now[chosen]]), chosen, strict=True)
             ]
 
         self.merge(rows(good), rows(free))
@@ -176,8 +171,11 @@ def least_memory(row: Row) -> tuple[Any, ...]:
     return row["memory_bytes"], row["key"]
 
 
-def _options(group: Group, position: int) -> Row:
-    return {name: _plain(column, position) for name, column in group.columns.items()}
+def _options(group: Group, positions: Positions) -> list[Row]:
+    """The options of the plans at some positions."""
+    values = {name: group.option(name, positions) for name in group.options}
+    columns = {k: v.tolist() if isinstance(v, np.ndarray) else [v] * len(positions) for k, v in values.items()}
+    return [dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)]
 
 
 def with_key(row: Row) -> Row:
@@ -216,11 +214,5 @@ def _unbeaten(seconds: Array, memory: Array, gpus: Array) -> Positions:
     return np.concatenate(kept) if kept else by_time
 
 
-def _column(value: Any, at: Positions) -> Array:
-    return np.asarray(value)[at] if np.ndim(value) else np.full(len(at), float(value))
-
-
-def _plain(value: Any, position: int) -> Any:
-    if np.ndim(value) == 0:
-        return value
-    return float(value[position])
+def _column(value: Any, length: int) -> Array:
+    return np.asarray(value) if np.ndim(value) else np.full(length, float(value))
