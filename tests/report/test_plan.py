@@ -58,6 +58,17 @@ def test_the_answer_comes_first(train_plans: PlanResult) -> None:
     assert any(line == best["command"] for line in lines[:9])
 
 
+def test_what_the_framework_can_run_is_told(train_plans: PlanResult, tmp_path: Path) -> None:
+    best, own = train_plans.best[0], train_plans.best[2]
+    said = text(replace(train_plans, runnable=own), TRAIN)
+    assert "With the framework's own schedules: tp=2 pp=4" in said
+    assert f"step 10.0 s, {100 * (own['step_time_s'] / best['step_time_s'] - 1):.1f} % worse" in said
+    assert said.index(best["command"]) < said.index(own["command"]) < said.index("Runners-up")
+    pytest.importorskip("matplotlib")
+    plot_plans(replace(train_plans, runnable=own), tmp_path / "a.svg", TRAIN)
+    assert "own schedules" in (tmp_path / "a.svg").read_text()
+
+
 def test_runners_up_say_what_differs_and_by_how_much(train_plans: PlanResult) -> None:
     best, second, _ = train_plans.best
     said = text(train_plans, TRAIN)
