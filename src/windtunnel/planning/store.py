@@ -77,9 +77,9 @@ class Store:
         con, target = open_file(path)
         try:
             return Store(con, target, command, _ask(con, command, text))
-        except BaseException:
+        except BaseException as error:
             con.close()
-            raise
+            raise _unwritten(target, error) from None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -111,9 +111,7 @@ class Store:
         except BaseException as error:
             with suppress(duckdb.Error):
                 self._con.execute("rollback")
-            if isinstance(error, duckdb.Error):
-                raise ScenarioError(f"cannot write {str(self._path)!r}: {one_line(error)}") from None
-            raise
+            raise _unwritten(self._path, error) from None
         self._chunks[chunk.key] = entry
         self._next += 1
 
@@ -218,6 +216,13 @@ def _ask(con: duckdb.DuckDBPyConnection, command: str, text: str) -> int:
     return fresh
 
 
+def _unwritten(path: Path, error: BaseException) -> BaseException:
+    """DuckDB's error as one that a user can read; others as they are."""
+    import duckdb
+
+    return ScenarioError(f"cannot write {str(path)!r}: {one_line(error)}") if isinstance(error, duckdb.Error) else error
+
+
 def _forms(table: Table) -> dict[str, Any]:
     return {
         name: [column.codes.dtype.name, column.names] if isinstance(column, Text) else column.dtype.name
@@ -240,4 +245,6 @@ def _column(form: Any, values: Any, names: list[str]) -> Column:
 def _sql_type(column: Column) -> str:
     if isinstance(column, Text):
         return "VARCHAR"
-    return {"f": "DOUBLE", "i": "BIGINT", "b": "BOOLEAN"}[column.dtype.kind]
+    if column.dtype.kind == "i":
+        return "BIGINT" if column.dtype.itemsize == 8 else "INTEGER"
+    return "DOUBLE" if column.dtype.kind == "f" else "BOOLEAN"

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Raised when the tables, or what their columns mean, change. Files of another format are refused."""
 
+ROW_GROUP = 16_384
+"""Rows that DuckDB packs together. Chunks of fewer go through its log, and so are written twice; with its own 122,880
+most would, and the store would take twice the time."""
+
 _TABLES = """
 create table meta (format integer, windtunnel varchar, created timestamp);
-create table questions (id integer, digest varchar, command varchar, question varchar, asked timestamp);
+create table questions (id integer, digest varchar, command varchar, request varchar, asked timestamp);
 create table chunks (id integer, question integer, key varchar, rows bigint, summary varchar, columns varchar,
                      committed timestamp);
 """
@@ -63,7 +67,8 @@ def _attach(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection
     con = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     quoted = str(path).replace("'", "''")
     try:
-        con.execute(f"attach '{quoted}' as store (type duckdb{', read_only' if read_only else ''})")
+        how = "read_only" if read_only else f"row_group_size {ROW_GROUP}"
+        con.execute(f"attach '{quoted}' as store (type duckdb, {how})")
         con.execute("use store")
     except Exception as error:
         con.close()
@@ -79,7 +84,7 @@ def _check(path: Path) -> None:
     shown = str(path)
     if not path.is_file():
         raise ScenarioError(f"{shown!r} is no file")
-    if not os.access(path, os.R_OK | os.W_OK):
+    if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK)):  # the log lies beside the file
         raise ScenarioError(f"cannot write {shown!r}: Permission denied")
     con = _attach(path, read_only=True)
     try:
@@ -139,8 +144,10 @@ def _make(path: Path) -> None:
     try:
         con = _attach(new)
         try:
+            con.execute("begin")
             con.execute(_TABLES)
             con.execute("insert into meta values (?, ?, ?)", [FORMAT, version(), utc_now()])
+            con.execute("commit")
         finally:
             con.close()
         try:

@@ -23,7 +23,7 @@ from windtunnel.ops.op import Op, Price
 from windtunnel.ops.pipeline import Schedule, StageTimes
 from windtunnel.ops.tree import EMPTY
 from windtunnel.ops.values import Array, Value
-from windtunnel.parallel.step import Part, Step, training_step
+from windtunnel.parallel.step import Part, Step, side_by_side, training_step
 from windtunnel.planning.train.axes import Axes
 from windtunnel.planning.train.grid import HOST, MEMORY, NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
 from windtunnel.scenario.checks import has_experts
@@ -56,6 +56,24 @@ class Group:
     @property
     def fitting(self) -> NDArray[np.intp]:
         return np.flatnonzero(self.fits)
+
+
+def _remembering(price: Callable[[Op], Price]) -> Callable[[Op], Price]:
+    """The same prices; those of collectives, which chunks of one depth repeat, are looked up."""
+    known: dict[object, Price] = {}
+
+    def bytes_of(value: Value) -> object:
+        return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+    def looked_up(op: Op) -> Price:
+        if op.group is None:
+            return price(op)
+        key = (op.kind, *(bytes_of(v) for v in (op.message_bytes, op.group.size, op.group.stride)))
+        if key not in known:
+            known[key] = price(op)
+        return known[key]
+
+    return looked_up
 
 
 class _Layers:
@@ -176,23 +194,20 @@ class Pricer:
             if not own.any():
                 continue
             schedule = get_schedule(name)
-            way = self._way(base, name, schedule)
+            way = "apart" if name == "zero-bubble" and base.engine.tp_overlap_backward else "plain"
             if way not in priced:
                 priced[way] = self._step(base, replace(plan, schedule=name), schedule)
+            if schedule.overlaps and key.pp > 1:
+                priced["overlapped"] = priced.get("overlapped") or priced[way].overlapped()
+                way = "overlapped"
             full = replace(plan, schedule=name, virtual_stages=v)
             yield self._group(key, full, schedule, priced[way], grid, own, groups, refused)
-
-    def _way(self, base: TrainScenario, name: str, schedule: Schedule) -> str:
-        """Schedules of one name here have the same trees."""
-        if schedule.overlaps:
-            return "overlapped"
-        return "apart" if name == "zero-bubble" and base.engine.tp_overlap_backward else "plain"
 
     def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> _Priced:
         runtime = runtime_of(base)
         if runtime not in self._price:
             held = at_power(self.calibration, self.cluster.accelerator)
-            self._price[runtime] = make_pricer(self.cluster, runtime, held)
+            self._price[runtime] = _remembering(make_pricer(self.cluster, runtime, held))
         layout = plan.layout
         arrays = (layout.tp, layout.cp, layout.ep, layout.etp, plan.micro_batch)
         sizes = tuple((np.shape(a), np.asarray(a).tobytes()) for a in arrays)
@@ -283,10 +298,16 @@ class _Priced:
     """A step's stages, priced when first asked for."""
 
     def __init__(
-        self, step: Step, layers: _Layers, of: Callable[[Op], tuple[Value, ...]], base: TrainScenario, plan: TrainPlan
+        self,
+        step: Step,
+        layers: _Layers,
+        of: Callable[[Op], tuple[Value, ...]],
+        base: TrainScenario,
+        plan: TrainPlan,
+        like: _Priced | None = None,
     ) -> None:
         self.step, self.base, self.plan = step, base, plan
-        self._layers, self._of = layers, of
+        self._layers, self._of, self._like = layers, of, like
         self._times: tuple[StageTimes, ...] | None = None
         self._sums: tuple[tuple[Value, Value], tuple[Value, Value]] | None = None
         self._evaluation: Evaluation | None = None
@@ -295,8 +316,16 @@ class _Priced:
     def evaluation(self) -> Evaluation:
         if self._evaluation is None:
             self._layers.learn(self._of)
-            self._evaluation = Evaluation(self.step.tree, self._layers.known.price, self._layers.known)
+            known = self._like.evaluation if self._like else self._layers.known
+            self._evaluation = Evaluation(self.step.tree, known.price, known)
         return self._evaluation
+
+    def overlapped(self) -> _Priced:
+        """The same stages with forward beside backward passes."""
+        tree = self.step.tree
+        stages = tuple(side_by_side(stage, self.base.engine) for stage in tree.stages)
+        step = replace(self.step, tree=replace(tree, stages=stages))
+        return _Priced(step, self._layers, self._of, self.base, self.plan, self)
 
     @property
     def times(self) -> tuple[StageTimes, ...]:
