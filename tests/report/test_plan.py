@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from windtunnel.errors import ScenarioError
-from windtunnel.report.plan import render_findings, render_headline, reproduce
+from windtunnel.report.plan import render_findings, render_headline, render_runnable, reproduce
 from windtunnel.report.plan_words import (
     GOALS,
     Figure,
@@ -45,7 +45,9 @@ def text(result: PlanResult, options: Any, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
     with console.capture() as captured:
         console.print(render_headline(result, options))
-        console.print(reproduce(result), soft_wrap=True)
+        console.print(reproduce(result.best[0] if result.best else result.nearest), soft_wrap=True)
+        console.print(render_runnable(result))
+        console.print(reproduce(result.runnable), soft_wrap=True)
         console.print(render_findings(result, options))
     return captured.get()
 

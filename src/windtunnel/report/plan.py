@@ -68,22 +68,22 @@ def render_headline(result: PlanResult, options: Options) -> RenderableType:
     return Group(*lines)
 
 
-def reproduce(result: PlanResult) -> RenderableType:
-    """The command that predicts the best plan (or the nearest) alone, on one line; and the best that the framework can
-    run, where that is another one."""
-    plan = result.best[0] if result.best else result.nearest
-    parts = _line(plan) if plan else []
+def reproduce(plan: Plan | None) -> RenderableType:
+    """The command that predicts a plan alone, on one line however long it is."""
+    if plan is None:
+        return Group()
+    return Group(Text(""), Text(str(plan["command"]), no_wrap=True, overflow="ignore"))
+
+
+def render_runnable(result: PlanResult) -> RenderableType:
+    """The best plan that the framework can run, where the best takes a schedule that it does not have."""
     own = result.runnable
-    if own is not None:
-        aim, worse = goal(result)[1], worse_by(result, own)
-        by = "" if worse is None else f", {100 * worse:.1f} % worse"
-        said = Text.assemble(("With the framework's own schedules: ", "bold green"), (named(own, result), "bold"))
-        parts += [Text(""), said, Text(f"{aim.title} {aim.text(own)}{by}"), *_line(own)]
-    return Group(*parts)
-
-
-def _line(plan: Plan) -> list[RenderableType]:
-    return [Text(""), Text(str(plan["command"]), no_wrap=True, overflow="ignore")]
+    if own is None:
+        return Group()
+    aim, worse = goal(result)[1], worse_by(result, own)
+    by = "" if worse is None else f", {100 * worse:.1f} % worse"
+    said = Text.assemble(("With the framework's own schedules: ", "bold green"), (named(own, result), "bold"))
+    return Group(Text(""), said, Text(f"{aim.title} {aim.text(own)}{by}"))
 
 
 def render_findings(result: PlanResult, options: Options) -> RenderableType:
