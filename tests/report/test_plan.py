@@ -194,6 +194,17 @@ def test_a_service_is_held_to_its_limits(serve_plans: PlanResult) -> None:
     assert text(late, SERVE).count("misses the limits") == 4
 
 
+def test_a_limit_that_is_only_just_met_is_told(serve_plans: PlanResult) -> None:
+    best = serve_plans.best[0]
+    mean, value = best["tpot_s"]["mean"], best["slo_percentile"]["tpot_s"]
+    for factor, told in ((1.1, False), (2.0, True)):
+        sure = {**best, "interval": {"tpot_s": {"low": mean / factor, "high": mean * factor}}}
+        said = text(replace(serve_plans, best=[sure, *serve_plans.best[1:]]), SERVE)
+        assert "80 %: mean TPOT" in said
+        assert ("by less than the prediction may be off" in said) is told
+        assert (f"{1e3 * value * factor:.1f} ms at the upper end" in said) is told
+
+
 def test_curves_are_by_plan_and_rise(serve_plans: PlanResult) -> None:
     found = curves(serve_plans)
     assert [name for name, _ in found] == ["the best", "on=4xa100-80gb-sxm max_batch=32", "max_batch=8"]
