@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from windtunnel.cost import load_calibration
 from windtunnel.engine.train import train
 from windtunnel.errors import ScenarioError
 from windtunnel.planning.commands import command_line
+from windtunnel.planning.digest import digest
 from windtunnel.planning.fan_out import read_workers, run
 from windtunnel.planning.points import Found
 from windtunnel.planning.store import Store
@@ -142,7 +142,7 @@ def _search(question: Question, progress: Progress | None) -> Searched:
             if progress:
                 progress(done / total, _so_far(searched.kept))
 
-        for _ in run(evaluate, question, chunks, str, workers=workers, store=store, told=told):
+        for _ in run(evaluate, question, chunks, str, workers=workers, store=store, told=told, points=False):
             pass
     return searched
 
@@ -152,13 +152,13 @@ def _identity(question: Question) -> dict[str, Any]:
     options, axes = question.options, question.axes
     asked = options.model_dump(exclude_unset=True, exclude_none=True, exclude={"workers", "store", "export"})
     constants = load_calibration(axes.cluster.accelerator, options.calibration)
-    figures = (axes.network, axes.cluster, axes.engine.model_dump_json(), constants.model_dump_json())
+    figures = (axes.network, axes.cluster, axes.engine.model_dump(), constants.model_dump())
     return {
         "options": asked,
         "narrowed": {k: list(v) for k, v in sorted(question.narrowed.items())},
         "limit_s": question.goal.limit_s,
         "top": question.top,
-        "figures": hashlib.sha256(repr(figures).encode()).hexdigest(),
+        "figures": digest(figures),
     }
 
 
