@@ -14,19 +14,8 @@ from rich.console import Console
 
 from windtunnel.errors import ScenarioError
 from windtunnel.report.plan import render_findings, render_headline, render_runnable, reproduce
-from windtunnel.report.plan_words import (
-    GOALS,
-    Figure,
-    advice,
-    constraint_text,
-    curves,
-    differences,
-    effort,
-    reasons,
-    stages,
-    trade_offs,
-    worse_by,
-)
+from windtunnel.report.plan_figures import GOALS, Figure, trade_offs, worse_by
+from windtunnel.report.plan_words import advice, constraint_text, curves, differences, effort, reasons, stages
 from windtunnel.report.plot_plan import plot_plans
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.plan_options import (

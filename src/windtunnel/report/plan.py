@@ -10,23 +10,9 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import Figures, bars
+from windtunnel.report.plan_figures import Plan, axes, figures, goal, trade_offs, worse_by
 from windtunnel.report.plan_serving import frontier_table, limits_table, serve_figures
-from windtunnel.report.plan_words import (
-    BEST,
-    Plan,
-    advice,
-    axes,
-    differences,
-    effort,
-    figures,
-    goal,
-    named,
-    reasons,
-    shortfall,
-    stages,
-    trade_offs,
-    worse_by,
-)
+from windtunnel.report.plan_words import BEST, advice, differences, effort, named, reasons, shortfall, stages
 from windtunnel.report.sections import band, binding, notes, per_million, section
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import bar, grid
-from windtunnel.report.plan_words import LATENCIES, MOST_RATE, OUTPUT, RATE, Plan, at_percentile, curves, limits
+from windtunnel.report.plan_figures import LATENCIES, MOST_RATE, OUTPUT, RATE, Plan, at_percentile, limits
+from windtunnel.report.plan_words import curves
 from windtunnel.report.sections import band, per_million, section
 from windtunnel.report.simulation import slo_text
 from windtunnel.scenario.options import Options

@@ -10,17 +10,8 @@ from typing import Any
 from windtunnel.errors import ScenarioError
 from windtunnel.report import units
 from windtunnel.report.figure import Table, check_plot, save_figure
-from windtunnel.report.plan_words import (
-    BEST,
-    Plan,
-    at_percentile,
-    curves,
-    differences,
-    figures,
-    limits,
-    named,
-    trade_offs,
-)
+from windtunnel.report.plan_figures import Plan, at_percentile, figures, limits, trade_offs
+from windtunnel.report.plan_words import BEST, curves, differences, named
 from windtunnel.report.plot_simulation import COLOURS, SLO
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
