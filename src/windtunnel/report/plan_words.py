@@ -8,13 +8,8 @@ from typing import Any
 from windtunnel.report import units
 from windtunnel.report.plan_figures import LATENCIES, RATE, Plan
 from windtunnel.report.words import METRICS, plan_line
+from windtunnel.scenario.plan_options import SEARCHED
 from windtunnel.scenario.plans import PlanResult
-
-SEARCHED = (
-    "tp", "pp", "dp", "cp", "ep", "etp", "replicas", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
-    "micro_batch", "recompute", "offload", "precision", "kv_precision", "chunk", "max_batch", "deployment",
-)  # fmt: skip
-"""Options of which a search takes several values; none means every legal one, or what the option says."""
 
 DECIDED = ("on", "prefill", "decode", "engine", *SEARCHED)
 """Options that make one plan unlike another."""
