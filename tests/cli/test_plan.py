@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import windtunnel.planning
+from windtunnel.cli import main
 from windtunnel.cli.progress import Progress
 from windtunnel.errors import ScenarioError
 from windtunnel.scenario.files import PLANS, read_scenario
@@ -194,6 +197,30 @@ def test_a_wrong_request_is_one_line(
     assert len(ran.err.splitlines()) == 1
     assert said in ran.err
     assert not list(tmp_path.iterdir())
+
+
+def test_no_argument_meets_a_traceback(
+    search: Search, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """INV: whatever is typed, the exit code is 0 or 2, and on 2 there is one line."""
+    monkeypatch.chdir(tmp_path)
+    words = st.sampled_from(
+        ["train", "serve", "gpt2", "--on", "8xh100-sxm", "--tp", "2,4", "--top", "--slo", "ttft=1", "--export", "vllm",
+         "megatron", "--json", "--plot", "a.svg", "--export-to", "out", "--objective", "cost", "-1", "", "--percentile",
+         "\0", "é", "--workers", "ray", "--store", "--save-scenario", "--set", "a=b", "--help"]
+    )  # fmt: skip
+
+    @given(st.lists(words, max_size=9))
+    @settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+    def check(more: list[str]) -> None:
+        capsys.readouterr()
+        code = main(["plan", *more])
+        captured = capsys.readouterr()
+        assert code in (0, 2), (more, captured.err)
+        if code == 2:
+            assert (captured.out, len(captured.err.splitlines())) == ("", 1)
+
+    check()
 
 
 @pytest.mark.parametrize("change", [{"tp": {"a": 1}}, {"top": True}, {"bogus": 1}, {"on": []}, {"on": [{}]}])

@@ -13,20 +13,9 @@ import pytest
 from rich.console import Console
 
 from windtunnel.errors import ScenarioError
-from windtunnel.report.plan import render_findings, render_headline, reproduce
-from windtunnel.report.plan_words import (
-    GOALS,
-    Figure,
-    advice,
-    constraint_text,
-    curves,
-    differences,
-    effort,
-    reasons,
-    stages,
-    trade_offs,
-    worse_by,
-)
+from windtunnel.report.plan import render_findings, render_headline, render_runnable, reproduce
+from windtunnel.report.plan_figures import GOALS, Figure, trade_offs, worse_by
+from windtunnel.report.plan_words import advice, constraint_text, curves, differences, effort, reasons, stages
 from windtunnel.report.plot_plan import plot_plans
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.plan_options import (
@@ -45,7 +34,9 @@ def text(result: PlanResult, options: Any, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
     with console.capture() as captured:
         console.print(render_headline(result, options))
-        console.print(reproduce(result), soft_wrap=True)
+        console.print(reproduce(result.best[0] if result.best else result.nearest), soft_wrap=True)
+        console.print(render_runnable(result))
+        console.print(reproduce(result.runnable), soft_wrap=True)
         console.print(render_findings(result, options))
     return captured.get()
 
@@ -56,6 +47,17 @@ def test_the_answer_comes_first(train_plans: PlanResult) -> None:
     assert lines[1].startswith("Best: tp=4")
     assert f"{best['step_time_s']:.3g} s a step" in " ".join(lines[:5])
     assert any(line == best["command"] for line in lines[:9])
+
+
+def test_what_the_framework_can_run_is_told(train_plans: PlanResult, tmp_path: Path) -> None:
+    best, own = train_plans.best[0], train_plans.best[2]
+    said = text(replace(train_plans, runnable=own), TRAIN)
+    assert "With the framework's own schedules: tp=2 pp=4" in said
+    assert f"step 10.0 s, {100 * (own['step_time_s'] / best['step_time_s'] - 1):.1f} % worse" in said
+    assert said.index(best["command"]) < said.index(own["command"]) < said.index("Runners-up")
+    pytest.importorskip("matplotlib")
+    plot_plans(replace(train_plans, runnable=own), tmp_path / "a.svg", TRAIN)
+    assert "own schedules" in (tmp_path / "a.svg").read_text()
 
 
 def test_runners_up_say_what_differs_and_by_how_much(train_plans: PlanResult) -> None:
@@ -179,6 +181,17 @@ def test_a_service_is_held_to_its_limits(serve_plans: PlanResult) -> None:
     assert part[2].split()[0] == "5.00"
     late = replace(serve_plans, frontier=[{**p, "meets": False, "ttft_s": None} for p in serve_plans.frontier])
     assert text(late, SERVE).count("misses the limits") == 4
+
+
+def test_a_limit_that_is_only_just_met_is_told(serve_plans: PlanResult) -> None:
+    best = serve_plans.best[0]
+    mean, value = best["tpot_s"]["mean"], best["slo_percentile"]["tpot_s"]
+    for factor, told in ((1.1, False), (2.0, True)):
+        sure = {**best, "interval": {"tpot_s": {"low": mean / factor, "high": mean * factor}}}
+        said = text(replace(serve_plans, best=[sure, *serve_plans.best[1:]]), SERVE)
+        assert "80 %: mean TPOT" in said
+        assert ("by less than the prediction may be off" in said) is told
+        assert (f"{1e3 * value * factor:.1f} ms at the upper end" in said) is told
 
 
 def test_curves_are_by_plan_and_rise(serve_plans: PlanResult) -> None:

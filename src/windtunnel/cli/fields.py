@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from windtunnel.errors import ScenarioError
-from windtunnel.report.plan_words import SEARCHED
 from windtunnel.scenario.options import Options
+from windtunnel.scenario.plan_options import SEARCHED
 
 _PANELS: Mapping[str, tuple[str, ...]] = {
     "Layout": (

@@ -108,10 +108,12 @@ def _print(result: PlanResult, options: PlanOptions, wanted: Wanted) -> None:
     from rich.text import Text
 
     from windtunnel.cli.output import print_report
-    from windtunnel.report.plan import render_findings, render_headline, reproduce
+    from windtunnel.report.plan import render_findings, render_headline, render_runnable, reproduce
 
     print_report(render_headline(result, options))
-    print_report(reproduce(result), width=LINE_WIDTH)
+    print_report(reproduce(result.best[0] if result.best else result.nearest), width=LINE_WIDTH)
+    print_report(render_runnable(result))
+    print_report(reproduce(result.runnable), width=LINE_WIDTH)
     print_report(render_findings(result, options))
     if wanted.export_to is not None:
         for name in result.exported:

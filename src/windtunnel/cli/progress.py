@@ -38,9 +38,10 @@ class Progress:
         self.told = now
         done = min(max(fraction, 0.0), 1.0)
         left = f", {units.duration((now - self.started) * (1 - done) / done)} left" if done > 0 else ""
-        bar = "#" * round(COLUMNS * done)
+        columns = COLUMNS // 2 if said else COLUMNS
+        bar = "#" * round(columns * done)
         more = f"; {' '.join(said.split())}" if said else ""
-        self._write(f"{self.what} [{bar:<{COLUMNS}}] {100 * done:.0f} %{left}{more}")
+        self._write(f"{self.what} [{bar:<{columns}}] {100 * done:.0f} %{left}{more}")
 
     def close(self) -> None:
         """Leave the line empty."""

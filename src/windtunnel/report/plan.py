@@ -10,23 +10,9 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import Figures, bars
+from windtunnel.report.plan_figures import Plan, axes, figures, goal, trade_offs, worse_by
 from windtunnel.report.plan_serving import frontier_table, limits_table, serve_figures
-from windtunnel.report.plan_words import (
-    BEST,
-    Plan,
-    advice,
-    axes,
-    differences,
-    effort,
-    figures,
-    goal,
-    named,
-    reasons,
-    shortfall,
-    stages,
-    trade_offs,
-    worse_by,
-)
+from windtunnel.report.plan_words import BEST, advice, differences, effort, named, reasons, shortfall, stages
 from windtunnel.report.sections import band, binding, notes, per_million, section
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
@@ -68,12 +54,22 @@ def render_headline(result: PlanResult, options: Options) -> RenderableType:
     return Group(*lines)
 
 
-def reproduce(result: PlanResult) -> RenderableType:
-    """The command that predicts the best plan (or the nearest) alone, on one line."""
-    plan = result.best[0] if result.best else result.nearest
-    if not plan or not plan.get("command"):
+def reproduce(plan: Plan | None) -> RenderableType:
+    """The command that predicts a plan alone, on one line however long it is."""
+    if plan is None:
         return Group()
     return Group(Text(""), Text(str(plan["command"]), no_wrap=True, overflow="ignore"))
+
+
+def render_runnable(result: PlanResult) -> RenderableType:
+    """The best plan that the framework can run, where the best takes a schedule that it does not have."""
+    own = result.runnable
+    if own is None:
+        return Group()
+    aim, worse = goal(result)[1], worse_by(result, own)
+    by = "" if worse is None else f", {100 * worse:.1f} % worse"
+    said = Text.assemble(("With the framework's own schedules: ", "bold green"), (named(own, result), "bold"))
+    return Group(Text(""), said, Text(f"{aim.title} {aim.text(own)}{by}"))
 
 
 def render_findings(result: PlanResult, options: Options) -> RenderableType:

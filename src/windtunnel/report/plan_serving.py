@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from rich.console import Group, RenderableType
@@ -9,7 +10,8 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import bar, grid
-from windtunnel.report.plan_words import LATENCIES, MOST_RATE, OUTPUT, RATE, Plan, at_percentile, curves, limits
+from windtunnel.report.plan_figures import LATENCIES, MOST_RATE, OUTPUT, RATE, Plan, at_percentile, limits
+from windtunnel.report.plan_words import curves
 from windtunnel.report.sections import band, per_million, section
 from windtunnel.report.simulation import slo_text
 from windtunnel.scenario.options import Options
@@ -19,10 +21,11 @@ from windtunnel.scenario.plans import PlanResult
 def serve_figures(plan: Plan, options: Options) -> tuple[list[str], list[str]]:
     """What matters most of a service, and what also matters."""
     latencies = [at_percentile(metric, options) for metric in ("ttft_s", "tpot_s")]
+    used = plan["accelerators"]
     first = [
         per_million(plan.get("cost_usd_per_million_tokens")),
         "price unknown" if plan.get("cost_usd_per_hour") is None else f"{units.dollars(plan['cost_usd_per_hour'])}/h",
-        f"{units.count(plan.get('accelerators'))} accelerators",
+        f"{used:,} accelerator{'' if used == 1 else 's'}",
         *(f"{f.title} {f.text(plan)}" for f in latencies if f.of(plan) is not None),
     ]
     more = [
@@ -31,8 +34,11 @@ def serve_figures(plan: Plan, options: Options) -> tuple[list[str], list[str]]:
         f"{units.number(plan.get('output_tokens_per_second'))} output tokens/s",
         f"{units.number(plan.get('output_tokens_per_second_per_gpu'))} a GPU",
         f"{units.energy(plan.get('energy_j_per_token'))} an output token",
-        *band(plan.get("interval"), "ttft_s"),
-        *band(plan.get("interval"), "tpot_s"),
+        *(
+            text.replace("80 %: ", "80 %: mean ")
+            for metric in ("ttft_s", "tpot_s")
+            for text in band(plan.get("interval"), metric)
+        ),
     ]
     return first, more
 
@@ -53,11 +59,25 @@ def limits_table(plan: Plan, options: Options) -> list[RenderableType]:
         table.add_row(
             figure.title, figure.shown(value), f"of {units.seconds(limit)}", units.percent(used), bar(used, style)
         )
+    lines: list[RenderableType] = [table, *(Text(said, style="yellow") for said in _close(plan, slo, options))]
     met = plan.get("slo_attainment")
-    lines: list[RenderableType] = [table]
     if met is not None:
         lines.append(Text(f"{units.percent(met)} of the requests meet {slo_text(slo)}", style="dim"))
     return [section("Limits", Group(*lines))]
+
+
+def _close(plan: Plan, slo: Mapping[str, float], options: Options) -> Iterable[str]:
+    """Limits that are met by less than predictions are off."""
+    for metric, limit in slo.items():
+        figure, mean = at_percentile(metric, options), (plan.get(metric) or {}).get("mean")
+        high = ((plan.get("interval") or {}).get(metric) or {}).get("high")
+        value = figure.of(plan)
+        if value is None or not mean or high is None:
+            continue
+        late = value * high / mean
+        if value <= limit < late:
+            shown = f"{figure.shown(late)} at the upper end of the prediction's 80 % interval"
+            yield f"{figure.title} meets its limit by less than the prediction may be off: {shown}"
 
 
 def frontier_table(result: PlanResult, options: Options) -> list[RenderableType]:

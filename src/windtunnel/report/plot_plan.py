@@ -10,17 +10,8 @@ from typing import Any
 from windtunnel.errors import ScenarioError
 from windtunnel.report import units
 from windtunnel.report.figure import Table, check_plot, save_figure
-from windtunnel.report.plan_words import (
-    BEST,
-    Plan,
-    at_percentile,
-    curves,
-    differences,
-    figures,
-    limits,
-    named,
-    trade_offs,
-)
+from windtunnel.report.plan_figures import Plan, at_percentile, figures, limits, trade_offs
+from windtunnel.report.plan_words import BEST, curves, differences, named
 from windtunnel.report.plot_simulation import COLOURS, SLO
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
@@ -71,6 +62,9 @@ def _front(result: PlanResult, title: str) -> Any:
         axis.scatter(*_places(others), s=30, marker="x", color="grey", zorder=2, label="runners-up")
     (x,), (y,) = _places([best])
     axis.scatter([x], [y], s=190, marker="*", color=COLOURS[1], edgecolor="white", zorder=4, label=_line(result))
+    if result.runnable is not None:
+        axis.scatter(*_places([result.runnable]), s=50, marker="D", color=COLOURS[2], edgecolor="white", zorder=4,
+                     label=f"with the framework's own schedules: {named(result.runnable, result)}")  # fmt: skip
     handles, labels = axis.get_legend_handles_labels()
     for number, plan in enumerate([p for p in trade_offs(pareto) if differences(p, best)], start=1):
         (x,), (y,) = _places([plan])
