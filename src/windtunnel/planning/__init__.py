@@ -1,1 +1,1 @@
-"""The best way to run it: search over plans of training and of serving."""
+"""The planner: the best way to train or serve a model, found by search."""
