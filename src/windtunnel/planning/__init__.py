@@ -12,11 +12,14 @@ Progress = Callable[[float, str], None]
 
 
 def plan_train(options: PlanTrainOptions, *, progress: Progress | None = None) -> PlanResult:
-    """The best training plans; see :mod:`windtunnel.planning.train`.
+    """The best training plans; see :mod:`windtunnel.planning.train`. With ``export``, among those that the tool can
+    run, and the files for the best of them.
 
     Raises:
         ScenarioError: the request is wrong. Where nothing is feasible the answer has ``feasible`` 0.
     """
+    from windtunnel.planning.exported import for_tool, with_files
     from windtunnel.planning.train import plan_train as search
 
-    return search(options, progress=progress)
+    options, narrowed = for_tool(options)
+    return with_files(search(options, narrowed=narrowed, progress=progress), options)
