@@ -29,6 +29,15 @@ def for_tool(options: O) -> tuple[O, Mapping[str, tuple[Any, ...]]]:
     for name in options.engine.split(","):
         if name.partition("@")[0] not in accepted:
             raise ScenarioError(f"engine={name} cannot be exported for {tool.tool}; accepted: {', '.join(accepted)}")
+    for name in ("context_parallel", "optimizer", "finetune", "flash_attention"):
+        can, value = tool.searched.get(name, ()), getattr(options, name, None)
+        if not can or value is None or value in can:
+            continue
+        if name in options.model_fields_set:
+            raise ScenarioError(
+                f"{name}={value} cannot be exported for {tool.tool}; accepted: {', '.join(map(str, can))}"
+            )
+        options = options.model_copy(update={name: can[0]})
     return options, {k: v for k, v in tool.searched.items() if k != "engine"}
 
 
