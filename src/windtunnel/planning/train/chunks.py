@@ -13,8 +13,9 @@ import numpy as np
 from windtunnel.planning.points import Column, Text
 from windtunnel.planning.train.axes import Axes, make_axes
 from windtunnel.planning.train.grid import LATE, Key, Refused
+from windtunnel.planning.train.group import Group
 from windtunnel.planning.train.keep import Goal, Keep, Row
-from windtunnel.planning.train.price import Group, Pricer
+from windtunnel.planning.train.price import Pricer
 from windtunnel.scenario.plan_options import PlanTrainOptions
 
 WHOLE = ("tp", "pp", "dp", "cp", "ep", "etp", "micro_batch", "virtual_stages", "zero", "hsdp", "gpus")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windtunnel.ops.values import Array
-from windtunnel.planning.train.price import Group
+from windtunnel.planning.train.group import Group
 
 Row = dict[str, Any]
 """A plan's options, ``gpus``, ``memory_bytes``, ``step_time_s``, ``energy_j`` and ``objective`` (less is better)."""

@@ -6,9 +6,8 @@ for the plans that a bound from below does not rule out (see :mod:`windtunnel.pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,15 @@ from windtunnel.cost.calibration import Calibration
 from windtunnel.cost.energy import at_work, drawn_j
 from windtunnel.cost.sustained import at_power
 from windtunnel.engine.train import runtime_of
-from windtunnel.ops.fold import Evaluation, Totals
+from windtunnel.ops.fold import Totals
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.pipeline import Schedule, StageTimes
-from windtunnel.ops.tree import EMPTY
 from windtunnel.ops.values import Array, Value
-from windtunnel.parallel.step import Part, Step, side_by_side, training_step
+from windtunnel.parallel.step import Step, training_step
 from windtunnel.planning.train.axes import Axes
 from windtunnel.planning.train.grid import HOST, MEMORY, NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
+from windtunnel.planning.train.group import Cells, Group
+from windtunnel.planning.train.steps import Layers, Priced, remembering
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import TrainOptions, read_options
@@ -33,95 +33,6 @@ from windtunnel.scenario.plan import TrainPlan
 from windtunnel.scenario.train import TrainScenario, train_scenario
 from windtunnel.training.memory import host_bytes, stage_memory
 from windtunnel.training.schedules import get_schedule
-
-
-class Cells:
-    """Plans picked from a grid."""
-
-    def __init__(self, index: tuple[NDArray[np.intp], ...]) -> None:
-        self._index = index
-        self._places: dict[tuple[int, ...], NDArray[np.intp]] = {}
-
-    def __len__(self) -> int:
-        return len(self._index[0])
-
-    def some(self, at: Any) -> Cells:
-        """Those at some positions, or of a mask."""
-        return Cells(tuple(i[at] for i in self._index))
-
-    def take(self, value: Any) -> Any:
-        """The value of each, of an array on the grid (or one for all)."""
-        value = np.asarray(value)
-        if value.size == 1:
-            return np.broadcast_to(value.reshape(()), (len(self),))
-        if value.shape not in self._places:
-            place: Any = 0
-            for i, n in zip(self._index, value.shape, strict=True):
-                place = place * n + (i if n > 1 else 0)
-            self._places[value.shape] = place
-        return value.ravel()[self._places[value.shape]]
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Plans of a chunk with the same ZeRO stage and schedule, one after the other.
-
-    ``options``: one value for all, or an array on the grid; ``memory``: bytes of the fullest rank; ``fits`` and what
-    is given for those that do, in their order: ``least``, a bound of the step's seconds from below, and two functions
-    of positions among them: ``length``, the seconds, and ``energy``, joules of the step given its seconds.
-    """
-
-    options: Mapping[str, Any]
-    cells: Cells
-    memory: Array
-    fits: Mask
-    least: Array
-    length: Callable[[NDArray[np.intp]], Array]
-    energy: Callable[[NDArray[np.intp], Array], Array]
-
-    @property
-    def fitting(self) -> NDArray[np.intp]:
-        return np.flatnonzero(self.fits)
-
-    def option(self, name: str, at: NDArray[np.intp] | None = None) -> Any:
-        """An option of every plan, or of those at some positions: one value, or an array."""
-        value = self.options[name]
-        if not isinstance(value, np.ndarray):
-            return value
-        return (self.cells if at is None else self.cells.some(at)).take(value)
-
-
-def _remembering(price: Callable[[Op], Price]) -> Callable[[Op], Price]:
-    """The same prices; those of collectives, which chunks of one depth repeat, are looked up."""
-    known: dict[object, Price] = {}
-
-    def bytes_of(value: Value) -> object:
-        return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
-
-    def looked_up(op: Op) -> Price:
-        if op.group is None:
-            return price(op)
-        key = (op.kind, *(bytes_of(v) for v in (op.message_bytes, op.group.size, op.group.stride)))
-        if key not in known:
-            known[key] = price(op)
-        return known[key]
-
-    return looked_up
-
-
-class _Layers:
-    """Layers that chunks have in common, and their prices."""
-
-    def __init__(self, price: Callable[[Op], Price]) -> None:
-        self.parts: dict[object, Part] = {}
-        self.known = Evaluation(EMPTY, price)
-
-    def learn(self, of: Callable[[Op], tuple[Value, ...]]) -> None:
-        """Price what is not priced yet, for trees to come."""
-        for part in self.parts.values():
-            for tree in (part.forward, part.backward, part.weight):
-                self.known.cost(tree)
-                self.known.sums(tree, of)
 
 
 class Pricer:
@@ -133,7 +44,7 @@ class Pricer:
         self.calibration: Calibration = load_calibration(self.cluster.accelerator, axes.options.calibration)
         self.capacity = float(self.cluster.accelerator.hbm.capacity_bytes)
         self._price: dict[Runtime, Callable[[Op], Price]] = {}
-        self._layers: dict[object, _Layers] = {}
+        self._layers: dict[object, Layers] = {}
         self._work: dict[int, tuple[Value, ...]] = {}
 
     def groups(self, key: Key, refused: Refused) -> Iterator[Group]:
@@ -219,7 +130,7 @@ class Pricer:
             layout=Layout(tp=grid.tp, pp=key.pp, dp=grid.dp, cp=grid.cp, ep=grid.ep, etp=grid.etp),
             micro_batch=grid.micro_batch, zero=zero, hsdp=hsdp, sequence_parallel=key.sequence_parallel,
         )  # fmt: skip
-        priced: dict[str, _Priced] = {}
+        priced: dict[str, Priced] = {}
         for name, several in schedules:
             v = along("virtual_stages", several)
             right = _orderly(name, key.pp, grid.micro_batches, v)
@@ -236,11 +147,11 @@ class Pricer:
             full = replace(plan, schedule=name, virtual_stages=v)
             yield self._group(key, full, schedule, priced[way], grid, own, groups, refused)
 
-    def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> _Priced:
+    def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> Priced:
         runtime = runtime_of(base)
         if runtime not in self._price:
             held = at_power(self.calibration, self.cluster.accelerator)
-            self._price[runtime] = _remembering(make_pricer(self.cluster, runtime, held))
+            self._price[runtime] = remembering(make_pricer(self.cluster, runtime, held))
         layout = plan.layout
         arrays = (layout.tp, layout.cp, layout.ep, layout.etp, plan.micro_batch)
         sizes = tuple((np.shape(a), np.asarray(a).tobytes()) for a in arrays)
@@ -248,11 +159,11 @@ class Pricer:
         apart = plan.schedule == "zero-bubble" and base.engine.tp_overlap_backward
         shared = (plan.precision, plan.sequence_parallel, apart, sizes, eight)
         if shared not in self._layers:
-            self._layers[shared] = _Layers(self._price[runtime])
+            self._layers[shared] = Layers(self._price[runtime])
         layers = self._layers[shared]
         domain = self.cluster.levels[0].domain
         step = training_step(base.network, plan, base.engine, schedule, domain, layers.parts)
-        return _Priced(step, layers, self._op_work, base, plan)
+        return Priced(step, layers, self._op_work, base, plan)
 
     def _op_work(self, op: Op) -> tuple[Value, ...]:
         totals = Totals({}, dict.fromkeys(("hbm", "cached", "pcie", "nvme"), 0.0), {}, {})
@@ -260,7 +171,7 @@ class Pricer:
         return at_work(totals, self.cluster, self.calibration)
 
     def _group(
-        self, key: Key, plan: TrainPlan, schedule: Schedule, priced: _Priced, grid: Grid, legal: Mask,
+        self, key: Key, plan: TrainPlan, schedule: Schedule, priced: Priced, grid: Grid, legal: Mask,
         groups: tuple[int | None, ...], refused: Refused,
     ) -> Group:  # fmt: skip
         engine, held = priced.base.engine, priced.step.held
@@ -318,71 +229,10 @@ def _orderly(name: str, pp: int, micro_batches: Array, v: Array) -> Mask:
     return allowed
 
 
-class _Priced:
-    """A step's stages, priced when first asked for."""
-
-    def __init__(
-        self,
-        step: Step,
-        layers: _Layers,
-        of: Callable[[Op], tuple[Value, ...]],
-        base: TrainScenario,
-        plan: TrainPlan,
-        like: _Priced | None = None,
-    ) -> None:
-        self.step, self.base, self.plan = step, base, plan
-        self._layers, self._of, self._like = layers, of, like
-        self._times: tuple[StageTimes, ...] | None = None
-        self._sums: tuple[tuple[Value, Value], tuple[Value, Value]] | None = None
-        self._evaluation: Evaluation | None = None
-
-    @property
-    def evaluation(self) -> Evaluation:
-        if self._evaluation is None:
-            self._layers.learn(self._of)
-            known = self._like.evaluation if self._like else self._layers.known
-            self._evaluation = Evaluation(self.step.tree, known.price, known)
-        return self._evaluation
-
-    def overlapped(self) -> _Priced:
-        """The same stages with forward beside backward passes."""
-        tree = self.step.tree
-        stages = tuple(side_by_side(stage, self.base.engine) for stage in tree.stages)
-        step = replace(self.step, tree=replace(tree, stages=stages))
-        return _Priced(step, self._layers, self._of, self.base, self.plan, self)
-
-    @property
-    def times(self) -> tuple[StageTimes, ...]:
-        if self._times is None:
-            tree = self.step.tree
-            self._times = tree.stage_times([self.evaluation.cost(c) for c in tree.children])
-        return self._times
-
-    def work(self) -> tuple[tuple[Value, Value], tuple[Value, Value]]:
-        """What :func:`at_work` finds for one rank of the mean stage, sends apart: of those, for one crossing."""
-        if self._sums is None:
-            tree, micro_batches = self.step.tree, self.plan.micro_batches
-            ranks = sum(float(s.count) for s in tree.stages)
-            total: list[Value] = [0.0, 0.0]
-            sent: list[Value] = [0.0, 0.0]
-            for stage in tree.stages:
-                share = float(stage.count) / ranks
-                for node, times in (
-                    (stage.forward, micro_batches), (stage.backward, micro_batches), (stage.weight, micro_batches),
-                    (stage.epilogue, 1.0),
-                ):  # fmt: skip
-                    for i, value in enumerate(self.evaluation.sums(node, self._of)):
-                        total[i] = total[i] + share * times * value
-                for i, value in enumerate(self.evaluation.sums(stage.send, self._of)):
-                    sent[i] = sent[i] + share * value
-            self._sums = (total[0], total[1]), (sent[0], sent[1])
-        return self._sums
-
-
 class _Flat:
     """Plans of one group that fit, one after the other."""
 
-    def __init__(self, priced: _Priced, schedule: Schedule, plan: TrainPlan, cells: Cells, pricer: Pricer) -> None:
+    def __init__(self, priced: Priced, schedule: Schedule, plan: TrainPlan, cells: Cells, pricer: Pricer) -> None:
         self.priced, self.schedule, self.plan, self.cells, self.pricer = priced, schedule, plan, cells, pricer
 
     def _stages(self, at: Cells) -> tuple[tuple[StageTimes, ...], Array, Array]:
