@@ -68,6 +68,18 @@ def test_a_saved_search_and_its_store_repeat_it(run: Run, tmp_path: Path) -> Non
         assert again[key] == first[key]
 
 
+def test_the_best_plan_is_exported(run: Run, tmp_path: Path) -> None:
+    arguments = (*ON, "--tp", "2", "--export", "megatron")
+    found = run(*arguments, "--export-to", str(tmp_path / "run"), "--json").json()
+    files = found["export"]["files"]
+    assert found["export"]["tool"] == "megatron"
+    assert {p.name: p.read_text() for p in (tmp_path / "run").iterdir()} == files
+    assert "--tensor-model-parallel-size 2" in files["launch.sh"]
+    assert files["launch.sh"].rstrip() in run(*arguments).out
+    wrong = run(*arguments, "--engine", "deepspeed")
+    assert (wrong.code, wrong.out, len(wrong.err.splitlines())) == (2, "", 1)
+
+
 def test_the_report_and_the_picture(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     page = tmp_path / "front.html"
