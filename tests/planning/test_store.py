@@ -319,8 +319,8 @@ def test_the_documented_queries_run(tmp_path: Path) -> None:
     """On the store of a real, small search. Every column of its points is explained."""
     text = DOCS.read_text()
     path = str(tmp_path / "plans.duckdb")
-    asked = {"model": "llama-3.1-8b", "on": "16xh100-sxm", "global_batch": 16, "tp": "1,2", "cp": "1", "recompute": "none",
-             "micro_batch": "1", "virtual_stages": "1", "store": path}  # fmt: skip
+    asked = {"model": "llama-3.1-8b", "on": "16xh100-sxm", "global_batch": 16, "tp": "1,2", "cp": "1",
+             "recompute": "none", "micro_batch": "1", "virtual_stages": "1", "store": path}  # fmt: skip
     plan_train(read_options(PlanTrainOptions, asked))
     with duckdb.connect(path, read_only=True) as con:
         queries = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)

@@ -165,7 +165,7 @@ def _make(path: Path) -> None:
 
 def refusal(path: Path, error: Exception) -> BaseException:
     """What DuckDB's reader came upon, as a user should meet it."""
-    shown, text = str(path), one_line(error)
+    shown, text = str(path), str(error)
     held = re.search(r"lock is held .*\(PID (\d+)\)", text)
     if interrupted(error):
         return KeyboardInterrupt()
@@ -176,9 +176,9 @@ def refusal(path: Path, error: Exception) -> BaseException:
     elif "not a valid DuckDB" in text:
         said = f"{shown!r} is no DuckDB file; give another file"
     elif "Permission denied" in text or "Cannot open file" in text:
-        said = f"cannot open {shown!r}: {text}"
+        said = f"cannot open {shown!r}: {one_line(error)}"
     else:
-        said = f"{shown!r} is damaged, or of another version of DuckDB; give another file ({text})"
+        said = f"{shown!r} is damaged, or of another version of DuckDB; give another file ({one_line(error)})"
     return ScenarioError(said)
 
 
