@@ -80,7 +80,7 @@ def tables(draw: st.DrawFn) -> list[dict[str, Column]]:
     return [{f"c{i}": column(kind, rows) for i, kind in enumerate(kinds)} for rows in sizes]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(tables())
 def test_chunks_are_read_as_they_were_committed(tmp_path_factory: pytest.TempPathFactory, given: Any) -> None:
     path = tmp_path_factory.mktemp("store") / "s.duckdb"
@@ -210,13 +210,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["store.duckdb", "store.parquet"])
 @pytest.mark.parametrize(("write", "said"), REFUSED.values(), ids=REFUSED)
-def test_a_refused_file_is_left_as_it_was(write: Callable[[Path], Any], said: str, name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    write(tmp_path / "made")
-    for made in list(tmp_path.iterdir()):
-        made.rename(made.with_name(made.name.replace("made", name)))
+def test_a_refused_file_is_left_as_it_was(write: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    write(path)
     before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in tmp_path.iterdir()}
     with pytest.raises(ScenarioError, match=said) as caught:
         Store.open(path, "train", {})
