@@ -1,1 +1,22 @@
 """The best way to run it: search over plans of training and of serving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from windtunnel.scenario.plan_options import PlanTrainOptions
+from windtunnel.scenario.plans import PlanResult
+
+Progress = Callable[[float, str], None]
+"""Told the fraction that is done and the best so far."""
+
+
+def plan_train(options: PlanTrainOptions, *, progress: Progress | None = None) -> PlanResult:
+    """The best training plans; see :mod:`windtunnel.planning.train`.
+
+    Raises:
+        ScenarioError: the request is wrong. Where nothing is feasible the answer has ``feasible`` 0.
+    """
+    from windtunnel.planning.train import plan_train as search
+
+    return search(options, progress=progress)

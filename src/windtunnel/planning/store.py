@@ -139,9 +139,13 @@ class Store:
             list(names.values()),
         )
 
-    def found(self, keys: Iterable[str]) -> Iterator[Found]:
-        """The committed chunks of these keys, in the order of their commits, as they were committed."""
+    def found(self, keys: Iterable[str], *, points: bool = True) -> Iterator[Found]:
+        """The committed chunks of these keys, in the order of their commits, as they were committed; without
+        ``points`` their summaries alone."""
         wanted = set(keys)
+        if not points:
+            yield from (Found(k, {}, json.loads(c.summary)) for k, c in self._chunks.items() if k in wanted)
+            return
         batch: dict[str, _Chunk] = {}
         rows = 0
         for key, chunk in self._chunks.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,13 +12,14 @@ from windtunnel.cost import load_calibration
 from windtunnel.engine.train import train
 from windtunnel.errors import ScenarioError
 from windtunnel.planning.commands import command_line
+from windtunnel.planning.digest import digest
 from windtunnel.planning.fan_out import read_workers, run
 from windtunnel.planning.points import Found
 from windtunnel.planning.store import Store
 from windtunnel.planning.train.axes import SEARCHED, Axes
 from windtunnel.planning.train.chunks import Question, evaluate
 from windtunnel.planning.train.grid import HOST, LATE, MEMORY, SAME
-from windtunnel.planning.train.keep import Goal, Keep, Row, least_memory
+from windtunnel.planning.train.keep import Goal, Keep, Row, least_memory, order
 from windtunnel.planning.train.obvious import first_thought, why_it_lost
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.options import TrainOptions, read_options
@@ -48,11 +48,14 @@ class Searched:
     chunks: int = 0
     resumed: int = 0
     why_not: dict[str, int] = field(default_factory=dict)
+    own: list[Row] = field(default_factory=list)
+    """The best plan with a schedule that the framework has."""
 
     def add(self, found: Found) -> None:
         """Take in a chunk."""
         summary = found.summary
         self.kept.merge(summary["best"], summary["front"])
+        self.own = sorted([*self.own, *summary["own"]], key=order)[:1]
         smallest = summary["smallest"]
         known = self.kept.smallest
         if smallest is not None and (known is None or least_memory(smallest) < least_memory(known)):
@@ -139,7 +142,7 @@ def _search(question: Question, progress: Progress | None) -> Searched:
             if progress:
                 progress(done / total, _so_far(searched.kept))
 
-        for _ in run(evaluate, question, chunks, str, workers=workers, store=store, told=told):
+        for _ in run(evaluate, question, chunks, str, workers=workers, store=store, told=told, points=False):
             pass
     return searched
 
@@ -149,13 +152,13 @@ def _identity(question: Question) -> dict[str, Any]:
     options, axes = question.options, question.axes
     asked = options.model_dump(exclude_unset=True, exclude_none=True, exclude={"workers", "store", "export"})
     constants = load_calibration(axes.cluster.accelerator, options.calibration)
-    figures = (axes.network, axes.cluster, axes.engine.model_dump_json(), constants.model_dump_json())
+    figures = (axes.network, axes.cluster, axes.engine.model_dump(), constants.model_dump())
     return {
         "options": asked,
         "narrowed": {k: list(v) for k, v in sorted(question.narrowed.items())},
         "limit_s": question.goal.limit_s,
         "top": question.top,
-        "figures": hashlib.sha256(repr(figures).encode()).hexdigest(),
+        "figures": digest(figures),
     }
 
 
@@ -269,6 +272,15 @@ def _result(axes: Axes, searched: Searched, answers: Answered) -> PlanResult:
             "because": why_it_lost(first, winner),
         }
     warnings = [*axes.warnings, *(answers[0][1].warnings if answers else ())]
+    runnable = None
+    if answers and not _has(axes, answers[0][0]):
+        name, schedule = axes.engine.name, answers[0][0]["schedule"]
+        own = ",".join(s for s in axes.schedule if s in axes.engine.schedules)
+        warnings.append(
+            f"{name} has no schedule {schedule}: the best plan is for a framework that has it"
+            + (f"; --schedule {own} keeps to {name}'s own" if own else "")
+        )
+        runnable = next((_entry(axes, *each) for each in _answers(axes, searched.own)), None)
     return PlanResult(
         question="train",
         model=axes.network.name,
@@ -282,6 +294,7 @@ def _result(axes: Axes, searched: Searched, answers: Answered) -> PlanResult:
         pareto_axes=["step_time_s", "head_room_bytes", "cost_usd_per_step"],
         why_not={k: v for k, v in sorted(searched.why_not.items(), key=lambda kv: -kv[1]) if k != SAME},
         obvious=obvious,
+        runnable=runnable,
         resumed=searched.resumed,
         warnings=list(dict.fromkeys(warnings)),
         search={
@@ -290,6 +303,11 @@ def _result(axes: Axes, searched: Searched, answers: Answered) -> PlanResult:
             "workers": options.workers,
         },
     )  # fmt: skip
+
+
+def _has(axes: Axes, row: Row) -> bool:
+    """Whether the framework has the plan's schedule (with one stage all are the same)."""
+    return row["pp"] == 1 or row["schedule"] in axes.engine.schedules
 
 
 def _nearest(result: PlanResult, question: Question, searched: Searched, progress: Progress | None) -> PlanResult:

@@ -47,6 +47,13 @@ class Question:
         return Pricer(self.axes)
 
     @cached_property
+    def own(self) -> Keep | None:
+        """The same of plans that the framework has a schedule for, if others are tried besides."""
+        axes = self.axes
+        some = set(axes.schedule) & axes.engine.schedules
+        return Keep(self.goal, 1) if some and some != set(axes.schedule) else None
+
+    @cached_property
     def kept(self) -> Keep:
         """What this process has kept of all chunks so far: it rules out plans of the next."""
         return Keep(self.goal, self.top)
@@ -59,7 +66,7 @@ class Question:
 
 def evaluate(question: Question, key: Key) -> tuple[dict[str, Column], dict[str, Any]]:
     """(every plan of the chunk if asked for, what is kept of it and counts)."""
-    kept, refused = question.kept, Refused()
+    kept, own, refused = question.kept, question.own, Refused()
     before = kept.laid_out, kept.late
     kept.smallest = None
     evaluated = fitting = 0
@@ -68,6 +75,8 @@ def evaluate(question: Question, key: Key) -> tuple[dict[str, Column], dict[str,
         evaluated += len(group.memory)
         fitting += len(group.fitting)
         seconds, exact = kept.consider(group)
+        if own is not None and (key.pp == 1 or group.options["schedule"] in question.axes.engine.schedules):
+            own.consider(group, front=False)
         if question.points:
             tables.append(_table(group, seconds, exact))
     late = kept.late - before[1]
@@ -76,6 +85,7 @@ def evaluate(question: Question, key: Key) -> tuple[dict[str, Column], dict[str,
     return _joined(tables), {
         "best": _of(kept.best, key),
         "front": _of(kept.front, key),
+        "own": [] if own is None else _of(own.best, key),
         "smallest": kept.smallest,
         "evaluated": evaluated,
         "feasible": fitting - late,
@@ -98,11 +108,11 @@ def _table(group: Group, seconds: Any, exact: Any) -> dict[str, Column]:
     nothing where the plan does not fit."""
     n = len(group.memory)
     table: dict[str, Column] = {
-        name: np.broadcast_to(np.asarray(group.columns[name], float), n).astype(np.int32) for name in WHOLE
+        name: np.broadcast_to(np.asarray(group.option(name), float), n).astype(np.int32) for name in WHOLE
     }
-    table["sequence_parallel"] = np.full(n, bool(group.columns["sequence_parallel"]))
+    table["sequence_parallel"] = np.full(n, bool(group.options["sequence_parallel"]))
     for name in TEXT:
-        value = group.columns[name]
+        value = group.options[name]
         codes = np.full(n, -1 if value is None else 0, np.int8)
         table[name] = Text(codes, () if value is None else (value,))
     table["memory_bytes"] = np.asarray(group.memory, float)

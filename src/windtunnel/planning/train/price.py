@@ -23,7 +23,7 @@ from windtunnel.ops.op import Op, Price
 from windtunnel.ops.pipeline import Schedule, StageTimes
 from windtunnel.ops.tree import EMPTY
 from windtunnel.ops.values import Array, Value
-from windtunnel.parallel.step import Part, Step, training_step
+from windtunnel.parallel.step import Part, Step, side_by_side, training_step
 from windtunnel.planning.train.axes import Axes
 from windtunnel.planning.train.grid import HOST, MEMORY, NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
 from windtunnel.scenario.checks import has_experts
@@ -34,19 +34,45 @@ from windtunnel.scenario.train import TrainScenario, train_scenario
 from windtunnel.training.memory import host_bytes, stage_memory
 from windtunnel.training.schedules import get_schedule
 
-Index = tuple[NDArray[np.intp], ...]
+
+class Cells:
+    """Plans picked from a grid."""
+
+    def __init__(self, index: tuple[NDArray[np.intp], ...]) -> None:
+        self._index = index
+        self._places: dict[tuple[int, ...], NDArray[np.intp]] = {}
+
+    def __len__(self) -> int:
+        return len(self._index[0])
+
+    def some(self, at: Any) -> Cells:
+        """Those at some positions, or of a mask."""
+        return Cells(tuple(i[at] for i in self._index))
+
+    def take(self, value: Any) -> Any:
+        """The value of each, of an array on the grid (or one for all)."""
+        value = np.asarray(value)
+        if value.size == 1:
+            return np.broadcast_to(value.reshape(()), (len(self),))
+        if value.shape not in self._places:
+            place: Any = 0
+            for i, n in zip(self._index, value.shape, strict=True):
+                place = place * n + (i if n > 1 else 0)
+            self._places[value.shape] = place
+        return value.ravel()[self._places[value.shape]]
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
     """Plans of a chunk with the same ZeRO stage and schedule, one after the other.
 
-    ``columns``: their options, a value or an array each; ``memory``: bytes of the fullest rank; ``fits`` and what is
-    given for those that do, in their order: ``least``, a bound of the step's seconds from below, and two functions of
-    positions among them: ``length``, the seconds, and ``energy``, joules of the step given its seconds.
+    ``options``: one value for all, or an array on the grid; ``memory``: bytes of the fullest rank; ``fits`` and what
+    is given for those that do, in their order: ``least``, a bound of the step's seconds from below, and two functions
+    of positions among them: ``length``, the seconds, and ``energy``, joules of the step given its seconds.
     """
 
-    columns: Mapping[str, Any]
+    options: Mapping[str, Any]
+    cells: Cells
     memory: Array
     fits: Mask
     least: Array
@@ -56,6 +82,31 @@ class Group:
     @property
     def fitting(self) -> NDArray[np.intp]:
         return np.flatnonzero(self.fits)
+
+    def option(self, name: str, at: NDArray[np.intp] | None = None) -> Any:
+        """An option of every plan, or of those at some positions: one value, or an array."""
+        value = self.options[name]
+        if not isinstance(value, np.ndarray):
+            return value
+        return (self.cells if at is None else self.cells.some(at)).take(value)
+
+
+def _remembering(price: Callable[[Op], Price]) -> Callable[[Op], Price]:
+    """The same prices; those of collectives, which chunks of one depth repeat, are looked up."""
+    known: dict[object, Price] = {}
+
+    def bytes_of(value: Value) -> object:
+        return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+    def looked_up(op: Op) -> Price:
+        if op.group is None:
+            return price(op)
+        key = (op.kind, *(bytes_of(v) for v in (op.message_bytes, op.group.size, op.group.stride)))
+        if key not in known:
+            known[key] = price(op)
+        return known[key]
+
+    return looked_up
 
 
 class _Layers:
@@ -176,23 +227,20 @@ class Pricer:
             if not own.any():
                 continue
             schedule = get_schedule(name)
-            way = self._way(base, name, schedule)
+            way = "apart" if name == "zero-bubble" and base.engine.tp_overlap_backward else "plain"
             if way not in priced:
                 priced[way] = self._step(base, replace(plan, schedule=name), schedule)
+            if schedule.overlaps and key.pp > 1:
+                priced["overlapped"] = priced.get("overlapped") or priced[way].overlapped()
+                way = "overlapped"
             full = replace(plan, schedule=name, virtual_stages=v)
             yield self._group(key, full, schedule, priced[way], grid, own, groups, refused)
-
-    def _way(self, base: TrainScenario, name: str, schedule: Schedule) -> str:
-        """Schedules of one name here have the same trees."""
-        if schedule.overlaps:
-            return "overlapped"
-        return "apart" if name == "zero-bubble" and base.engine.tp_overlap_backward else "plain"
 
     def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> _Priced:
         runtime = runtime_of(base)
         if runtime not in self._price:
             held = at_power(self.calibration, self.cluster.accelerator)
-            self._price[runtime] = make_pricer(self.cluster, runtime, held)
+            self._price[runtime] = _remembering(make_pricer(self.cluster, runtime, held))
         layout = plan.layout
         arrays = (layout.tp, layout.cp, layout.ep, layout.etp, plan.micro_batch)
         sizes = tuple((np.shape(a), np.asarray(a).tobytes()) for a in arrays)
@@ -221,28 +269,27 @@ class Pricer:
             full = np.maximum(full, stage_memory(h, plan, engine, schedule).total)
         fits = full <= self.capacity
         shape = np.broadcast_shapes(legal.shape, np.shape(full))
-        index = np.nonzero(np.broadcast_to(legal, shape))
-        fitting = _take(fits, index)
+        cells = Cells(np.nonzero(np.broadcast_to(legal, shape)))
+        fitting = cells.take(fits)
         refused.add(MEMORY, len(fitting) - int(np.count_nonzero(fitting)))
         if key.offload:
-            both = fitting & _take(self._host_fits(plan, priced.step, schedule), index)
+            both = fitting & cells.take(self._host_fits(plan, priced.step, schedule))
             refused.add(HOST, int(np.count_nonzero(fitting) - np.count_nonzero(both)))
             fitting = both
-        inside: Index = tuple(i[fitting] for i in index)
-        flat = _Flat(priced, schedule, plan, inside, self) if len(inside[0]) else None
-        columns: dict[str, Any] = {
-            name: _take(getattr(grid, name), index) for name in ("tp", "cp", "dp", "ep", "etp", "micro_batch", "gpus")
-        }
-        columns |= {
-            "pp": key.pp, "virtual_stages": _take(np.asarray(plan.virtual_stages), index), "schedule": plan.schedule,
-            "zero": plan.zero, "sequence_parallel": key.sequence_parallel, "recompute": key.recompute,
-            "precision": key.precision, "offload": key.offload,
-            "hsdp": _take(along("hsdp", [float(g or 0) for g in groups]), index),
+        inside = cells.some(fitting)
+        flat = _Flat(priced, schedule, plan, inside, self) if len(inside) else None
+        options = {
+            "tp": grid.tp, "pp": key.pp, "dp": grid.dp, "cp": grid.cp, "ep": grid.ep, "etp": grid.etp,
+            "micro_batch": grid.micro_batch, "gpus": grid.gpus, "virtual_stages": plan.virtual_stages,
+            "schedule": plan.schedule, "zero": plan.zero, "hsdp": along("hsdp", [float(g or 0) for g in groups]),
+            "sequence_parallel": key.sequence_parallel, "recompute": key.recompute, "precision": key.precision,
+            "offload": key.offload,
         }  # fmt: skip
         none = np.zeros(0)
         return Group(
-            columns=columns,
-            memory=_take(np.asarray(full, float), index),
+            options=options,
+            cells=cells,
+            memory=np.asarray(cells.take(np.asarray(full, float))),
             fits=fitting,
             least=flat.least() if flat else none,
             length=flat.length if flat else lambda _: none,
@@ -271,22 +318,20 @@ def _orderly(name: str, pp: int, micro_batches: Array, v: Array) -> Mask:
     return allowed
 
 
-def _take(value: Any, index: Index) -> Any:
-    """The value of each plan of ``index``."""
-    value = np.asarray(value)
-    if value.size == 1:
-        return np.broadcast_to(value.reshape(()), index[0].shape)
-    return value[tuple(i if n > 1 else 0 for i, n in zip(index, value.shape, strict=True))]
-
-
 class _Priced:
     """A step's stages, priced when first asked for."""
 
     def __init__(
-        self, step: Step, layers: _Layers, of: Callable[[Op], tuple[Value, ...]], base: TrainScenario, plan: TrainPlan
+        self,
+        step: Step,
+        layers: _Layers,
+        of: Callable[[Op], tuple[Value, ...]],
+        base: TrainScenario,
+        plan: TrainPlan,
+        like: _Priced | None = None,
     ) -> None:
         self.step, self.base, self.plan = step, base, plan
-        self._layers, self._of = layers, of
+        self._layers, self._of, self._like = layers, of, like
         self._times: tuple[StageTimes, ...] | None = None
         self._sums: tuple[tuple[Value, Value], tuple[Value, Value]] | None = None
         self._evaluation: Evaluation | None = None
@@ -295,8 +340,16 @@ class _Priced:
     def evaluation(self) -> Evaluation:
         if self._evaluation is None:
             self._layers.learn(self._of)
-            self._evaluation = Evaluation(self.step.tree, self._layers.known.price, self._layers.known)
+            known = self._like.evaluation if self._like else self._layers.known
+            self._evaluation = Evaluation(self.step.tree, known.price, known)
         return self._evaluation
+
+    def overlapped(self) -> _Priced:
+        """The same stages with forward beside backward passes."""
+        tree = self.step.tree
+        stages = tuple(side_by_side(stage, self.base.engine) for stage in tree.stages)
+        step = replace(self.step, tree=replace(tree, stages=stages))
+        return _Priced(step, self._layers, self._of, self.base, self.plan, self)
 
     @property
     def times(self) -> tuple[StageTimes, ...]:
@@ -329,39 +382,36 @@ class _Priced:
 class _Flat:
     """Plans of one group that fit, one after the other."""
 
-    def __init__(self, priced: _Priced, schedule: Schedule, plan: TrainPlan, index: Index, pricer: Pricer) -> None:
-        self.priced, self.schedule, self.plan, self.index, self.pricer = priced, schedule, plan, index, pricer
+    def __init__(self, priced: _Priced, schedule: Schedule, plan: TrainPlan, cells: Cells, pricer: Pricer) -> None:
+        self.priced, self.schedule, self.plan, self.cells, self.pricer = priced, schedule, plan, cells, pricer
 
-    def _stages(self, at: Index) -> tuple[tuple[StageTimes, ...], Array, Array]:
+    def _stages(self, at: Cells) -> tuple[tuple[StageTimes, ...], Array, Array]:
         stages = tuple(
             StageTimes(
                 count=s.count,
-                forward=_take(s.forward, at),
-                backward=_take(s.backward, at),
-                weight=_take(s.weight, at),
-                send=_take(s.send, at),
-                epilogue=_take(s.epilogue, at),
-                overlapped=None if s.overlapped is None else _take(s.overlapped, at),
+                forward=at.take(s.forward),
+                backward=at.take(s.backward),
+                weight=at.take(s.weight),
+                send=at.take(s.send),
+                epilogue=at.take(s.epilogue),
+                overlapped=None if s.overlapped is None else at.take(s.overlapped),
             )
             for s in self.priced.times
         )
-        return stages, _take(self.plan.micro_batches, at), _take(self.plan.virtual_stages, at)
-
-    def _at(self, positions: NDArray[np.intp]) -> Index:
-        return tuple(i[positions] for i in self.index)
+        return stages, at.take(self.plan.micro_batches), at.take(self.plan.virtual_stages)
 
     def least(self) -> Array:
-        return np.asarray(self.schedule.least(*self._stages(self.index)), float)
+        return np.asarray(self.schedule.least(*self._stages(self.cells)), float)
 
     def length(self, positions: NDArray[np.intp]) -> Array:
-        return np.asarray(self.schedule.length(*self._stages(self._at(positions))), float)
+        return np.asarray(self.schedule.length(*self._stages(self.cells.some(positions))), float)
 
     def energy(self, positions: NDArray[np.intp], seconds: Array) -> Array:
-        at = self._at(positions)
+        at = self.cells.some(positions)
         (full, links), (sent_full, sent_links) = self.priced.work()
-        m, v = _take(self.plan.micro_batches, at), _take(self.plan.virtual_stages, at)
+        m, v = at.take(self.plan.micro_batches), at.take(self.plan.virtual_stages)
         sends = 2.0 * m * (v - 1.0 / float(self.plan.layout.pp))
-        busy = _take(full, at) + sends * _take(sent_full, at)
-        linked = _take(links, at) + sends * _take(sent_links, at)
+        busy = at.take(full) + sends * at.take(sent_full)
+        linked = at.take(links) + sends * at.take(sent_links)
         each = drawn_j(busy, linked, seconds, self.pricer.cluster, self.pricer.calibration)
-        return np.asarray(each * _take(self.plan.layout.world, at), float)
+        return np.asarray(each * at.take(self.plan.layout.world), float)
