@@ -72,7 +72,7 @@ def _attach(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection
         con.execute("use store")
     except Exception as error:
         con.close()
-        raise ScenarioError(_refusal(path, error)) from None
+        raise refusal(path, error) from None
     return con
 
 
@@ -113,7 +113,7 @@ def _check(path: Path) -> None:
     except ScenarioError:
         raise
     except Exception as error:  # a damaged file can raise whatever DuckDB's reader comes upon
-        raise ScenarioError(_refusal(path, error)) from None
+        raise refusal(path, error) from None
     finally:
         con.close()
 
@@ -163,18 +163,28 @@ def _make(path: Path) -> None:
         os.rmdir(folder)
 
 
-def _refusal(path: Path, error: Exception) -> str:
-    shown, text = str(path), one_line(error)
+def refusal(path: Path, error: Exception) -> BaseException:
+    """What DuckDB's reader came upon, as a user should meet it."""
+    shown, text = str(path), str(error)
     held = re.search(r"lock is held .*\(PID (\d+)\)", text)
+    if interrupted(error):
+        return KeyboardInterrupt()
     if held:
-        return f"{shown!r} is in use by process {held[1]}; wait until it ends, or give another file"
-    if "already attached" in text:
-        return f"{shown!r} is open in this process already"
-    if "not a valid DuckDB" in text:
-        return f"{shown!r} is no DuckDB file; give another file"
-    if "Permission denied" in text or "Cannot open file" in text:
-        return f"cannot open {shown!r}: {text}"
-    return f"{shown!r} is damaged, or of another version of DuckDB; give another file ({text})"
+        said = f"{shown!r} is in use by process {held[1]}; wait until it ends, or give another file"
+    elif "already attached" in text:
+        said = f"{shown!r} is open in this process already"
+    elif "not a valid DuckDB" in text:
+        said = f"{shown!r} is no DuckDB file; give another file"
+    elif "Permission denied" in text or "Cannot open file" in text:
+        said = f"cannot open {shown!r}: {one_line(error)}"
+    else:
+        said = f"{shown!r} is damaged, or of another version of DuckDB; give another file ({one_line(error)})"
+    return ScenarioError(said)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether it stands for Ctrl-C, which DuckDB takes from Python while a query runs."""
+    return type(error) is RuntimeError and "interrupted" in str(error)
 
 
 def one_line(error: Exception) -> str:
