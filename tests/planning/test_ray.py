@@ -140,3 +140,17 @@ def test_no_more_than_one_chunk_per_core_is_evaluated_and_not_committed(cluster:
     with Store.open(tmp_path / "s.duckdb", "train", {}) as store:
         for _ in fan_out.run(evaluate, 0, range(20), str, workers="ray", store=store):
             assert len(log.read_text().split()) - len(store.keys) <= 2
+
+
+def test_plan_train_gives_the_same_answer_on_two_nodes(cluster: Any) -> None:
+    from windtunnel.planning import plan_train
+    from windtunnel.scenario.options import read_options
+    from windtunnel.scenario.plan_options import PlanTrainOptions
+
+    asked = {
+        "model": "llama-3.1-8b", "on": "16xh100-sxm", "global_batch": 32, "seq": 4096, "tp": "1,2", "pp": "1,2",
+        "cp": "1", "micro_batch": "1,2", "zero": "1,3", "hsdp": "off",
+    }  # fmt: skip
+    alone, there = (plan_train(read_options(PlanTrainOptions, {**asked, "workers": w})).to_dict() for w in ("1", "ray"))
+    for field in ("best", "pareto", "evaluated", "feasible", "why_not", "obvious"):
+        assert there[field] == alone[field]
