@@ -1,7 +1,8 @@
-"""Writes the README's example output anew: python scripts/refresh_readme.py [--check]
+"""Writes the examples' output in README.md and docs/planning.md anew: python scripts/refresh_readme.py [--check]
 
-The block after ``<!-- output -->`` is what the README's run command prints. With --check nothing is written and the
-exit code is 1 if the block is out of date.
+The block after ``<!-- output -->`` is what the README's run command prints, that after ``<!-- output: LINE -->`` what
+LINE prints, less how long a search took. With --check nothing is written and the exit code is 1 if a block is out of
+date; without it, the pages' picture is drawn, too.
 """
 
 from __future__ import annotations
@@ -14,34 +15,53 @@ import shlex
 import sys
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCK = re.compile(r"(<!-- output -->\n```text\n).*?(^```)", re.S | re.M)
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "planning.md")
+BLOCK = re.compile(r"(<!-- output(?:: (?P<line>.*?))? -->\n```text\n).*?(^```)", re.S | re.M)
+TOOK = re.compile(r"^([\d,]+ plans) in .*?;", re.M)
+PICTURE = re.compile(r"<!-- picture: (.*?) -->\n!\[.*?\]\((.*?)\)")
 
 
-def run_command(text: str) -> list[str]:
-    """The arguments of the ``windtunnel`` call in the README's run command."""
+def run_command(text: str) -> str:
+    """The ``windtunnel`` call in the README's run command."""
     found = re.search(r"<!-- run-command -->\n```sh\n(.*?)\n```", text, re.S)
     if found is None:
         raise SystemExit("README.md has no run command")
-    words = shlex.split(found[1].rpartition("&&")[2])
-    return words[1:]
+    return found[1].rpartition("&&")[2]
 
 
-def refreshed(text: str) -> str:
-    """The README with the example's output as it is now."""
+def printed(line: str) -> str:
+    """What a command line prints."""
     from windtunnel.cli import main
 
     os.environ["COLUMNS"] = "100"
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        main(run_command(text))
-    shown = "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
-    return BLOCK.sub(lambda m: m[1] + shown + "\n" + m[2], text)
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        main(shlex.split(line)[1:])
+    return "\n".join(line.rstrip() for line in TOOK.sub(r"\1;", stream.getvalue()).splitlines())
+
+
+def refreshed(text: str) -> str:
+    """A page with its examples' output as it is now."""
+    return BLOCK.sub(lambda m: m[1] + printed(m["line"] or run_command(text)) + "\n" + m[3], text)
+
+
+def draw(page: Path) -> None:
+    """The pictures of a page."""
+    for line, target in PICTURE.findall(page.read_text()):
+        printed(f"{line} --plot {page.parent / target}")
 
 
 if __name__ == "__main__":
-    before = README.read_text()
-    after = refreshed(before)
-    if "--check" in sys.argv:
-        sys.exit(before != after)
-    README.write_text(after)
+    stale = []
+    for page in PAGES:
+        before = page.read_text()
+        after = refreshed(before)
+        if before != after:
+            stale.append(page.name)
+        if "--check" not in sys.argv:
+            page.write_text(after)
+            draw(page)
+    if "--check" in sys.argv and stale:
+        sys.exit(f"out of date: {', '.join(stale)}")

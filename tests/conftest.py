@@ -1,13 +1,13 @@
-"""What all tests share: how Hypothesis searches, where the measured data are, the command line run in this process, and
-a service to report on."""
+"""What all tests share: how Hypothesis searches, where the measured data are, the command line run in this process, a
+service to report on, and answers of searches."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from windtunnel import engine
 from windtunnel.cli import main
+from windtunnel.scenario.options import TrainOptions, read_options
+from windtunnel.scenario.plans import PlanResult
 from windtunnel.scenario.results import Bottleneck
 from windtunnel.scenario.simulation import SimulateResult
 from windtunnel.scenario.workload import Slo
@@ -215,3 +218,87 @@ def served(service: FakeService) -> SimulateResult:
     """A short simulation with two limits, as the reports take it."""
     workload = service.workload()
     return service.result(service.outcome(workload), workload, slo=Slo(ttft_s=1.0, tpot_s=0.03))
+
+
+TRAINED: Mapping[str, Any] = {"model": "llama-3.1-8b", "on": "64xa100-80gb-sxm", "global_batch": 512, "seq": 4096}
+LAYOUTS: tuple[Mapping[str, Any], ...] = (
+    {"tp": 2, "pp": 2, "micro_batch": 1},
+    {"tp": 4, "pp": 1, "micro_batch": 2},
+    {"tp": 2, "pp": 4, "micro_batch": 1, "virtual_stages": 2, "recompute": "selective"},
+    {"tp": 8, "pp": 1, "micro_batch": 4, "recompute": "full"},
+)
+
+
+def priced(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan as a search shows it, with the figures of ``train``."""
+    asked = {**TRAINED, **options}
+    found = engine.train(read_options(TrainOptions, asked)).to_dict()
+    tokens = asked["global_batch"] * asked["seq"]
+    gpus = math.prod(found["plan"][k] for k in ("tp", "pp", "dp", "cp"))
+    words = [f"--{k.replace('_', '-')} {v}" for k, v in asked.items() if k not in ("model", "on")]
+    held = found["memory_bytes"]
+    return {
+        **found, "command": " ".join(["windtunnel train", asked["model"], "--on", asked["on"], *words]), "gpus": gpus,
+        "energy_j_per_token": found["energy_j"] / tokens, "head_room_bytes": held["capacity"] - held["total"],
+        "cost_usd_per_million_tokens": found["cost_usd_per_step"] / tokens * 1e6,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def train_plans() -> PlanResult:
+    """What a search of training plans found, of a few plans."""
+    plans = sorted((priced(layout) for layout in LAYOUTS), key=lambda p: float(p["step_time_s"]))
+    return PlanResult(
+        question="train", model=TRAINED["model"], on=(TRAINED["on"],), objective="time", evaluated=8_402,
+        feasible=5_121, seconds=0.31, best=plans[:3], pareto=plans,
+        why_not={"memory": 3_281, "tp does not divide the heads": 12_000},
+        pareto_axes=("step_time_s", "head_room_bytes", "cost_usd_per_step"),
+        obvious={"plan": plans[-1]["plan"], "why": "it takes 1.57 times as long, most of it computing"}, resumed=400,
+        warnings=("an invented search",), search={"combinations": 20_402, "priced": 8_402},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def nothing_found(train_plans: PlanResult) -> PlanResult:
+    """What a search found where no plan fits."""
+    large = {**priced(LAYOUTS[0]), "fits": False}
+    return replace(
+        train_plans, feasible=0, best=(), pareto=(), obvious=None, resumed=0, nearest=large,
+        binding={"constraint": "memory_bytes", "value": 96 * 2.0**30, "limit": 80 * 2.0**30, "ratio": 1.2},
+        why_not={"memory": 8_402},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def serve_plans(service: FakeService) -> PlanResult:
+    """What a search of services found: three plans, two of them with a curve of latency."""
+    plans, frontier = [], []
+    machines = (("2xh100-sxm", 48, 1.0), ("4xa100-80gb-sxm", 32, 0.9), ("2xh100-sxm", 8, 1.0))
+    for number, (on, slots, speed) in enumerate(machines):
+        for rate in (25.0, 5.0, 10.0, 20.0, 30.0):
+            workload = service.workload(rate=rate)
+            outcome = service.outcome(workload, slots=slots, speed=speed)
+            found = service.result(outcome, workload, slo=Slo(ttft_s=1.0, tpot_s=0.03)).to_dict()
+            options = {"model": "toy", "on": on, "tp": 2, "max_batch": slots, "rate": rate, "slo": "ttft=1,tpot=0.03"}
+            words = [f"--{k.replace('_', '-')} {v}" for k, v in options.items() if k != "model"]
+            late = {m: found[m]["p90"] for m in ("ttft_s", "tpot_s", "e2e_s")}
+            if rate != 25:
+                meets = late["ttft_s"] <= 1 and late["tpot_s"] <= 0.03
+                tokens = found["output_tokens_per_second"]
+                point = {"plan": number, "name": on, "rate_requests_per_second": rate, **late, "meets": meets}
+                frontier.append({**point, "output_tokens_per_second": tokens})
+                continue
+            plan = {
+                **{k: v for k, v in found.items() if k not in ("model", "on", "slo")}, "plan": options,
+                "command": " ".join(["windtunnel simulate toy", *words]), "accelerators": int(on[0]),
+                "cost_usd_per_hour": 2.5 * int(on[0]), "rate_requests_per_second": rate,
+                "slo_percentile": {"percentile": 90.0, **late},
+                "max_rate_requests_per_second": 26.5,
+            }  # fmt: skip
+            plans.append(plan)
+    return PlanResult(
+        question="serve", model="toy", on=("2xh100-sxm", "4xa100-80gb-sxm"), objective="cost", evaluated=320,
+        feasible=41, seconds=12.4, best=plans, pareto=plans, frontier=frontier,
+        pareto_axes=("cost_usd_per_million_tokens", "ttft_s", "tpot_s"),
+        why_not={"TPOT p90 above its limit": 200, "memory": 79},
+    )  # fmt: skip

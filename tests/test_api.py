@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import windtunnel as wt
+import windtunnel.planning
 from windtunnel.cli import main
+from windtunnel.scenario.plans import PlanResult
 
 
 def test_train_is_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +47,32 @@ def test_errors_are_two() -> None:
     assert error.value.result.shortfall_bytes > 0
     with pytest.raises(wt.Infeasible):
         wt.infer("llama-3.1-405b", on="8xh100-sxm", tp=8)
+
+
+def test_a_search_is_the_command(
+    train_plans: PlanResult, serve_plans: PlanResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def answering(result: PlanResult) -> Callable[..., PlanResult]:
+        return lambda options, **_: (asked.append(options), result)[1]
+
+    monkeypatch.setattr(windtunnel.planning, "plan_train", answering(train_plans), raising=False)
+    monkeypatch.setattr(windtunnel.planning, "plan_serve", answering(serve_plans), raising=False)
+    found = wt.plan_train("gpt2", on="8xh100-sxm", tp=[1, 2], sequence_parallel=True, global_batch=16)
+    assert found is train_plans
+    assert wt.plan_serve(Path("gpt2"), on=["1xt4", "1xl4"], slo="ttft=1") is serve_plans
+    assert (asked[0].tp, asked[0].sequence_parallel, asked[0].global_batch) == ("1,2", "on", 16)
+    assert (asked[1].model, asked[1].on) == ("gpt2", ["1xt4", "1xl4"])
+    with pytest.raises(wt.ScenarioError, match="unknown option 'tpp'"):
+        wt.plan_train("gpt2", on="8xh100-sxm", tpp=1)
+
+
+def test_a_search_without_a_plan_is_infeasible(nothing_found: PlanResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windtunnel.planning, "plan_train", lambda options, **_: nothing_found, raising=False)
+    with pytest.raises(wt.Infeasible, match=r"96\.0 GiB against a limit of 80\.0 GiB") as error:
+        wt.plan_train("llama-3.1-8b", on="64xa100-80gb-sxm")
+    assert error.value.result is nothing_found
 
 
 def test_a_path_is_a_model(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The README shows what the command really prints."""
+"""The README and the planning page show what the commands really print."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def test_the_shown_output_is_the_real_one() -> None:
     result = subprocess.run(
         [sys.executable, ROOT / "scripts" / "refresh_readme.py", "--check"], capture_output=True, text=True, check=False
     )
-    assert result.returncode == 0, result.stderr or "README.md is out of date: run python scripts/refresh_readme.py"
+    assert result.returncode == 0, f"{result.stderr}: run python scripts/refresh_readme.py"

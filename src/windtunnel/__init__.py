@@ -12,17 +12,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from windtunnel.api import infer, simulate, train, validate
+    from windtunnel.api import infer, plan_serve, plan_train, simulate, train, validate
     from windtunnel.errors import Infeasible, ScenarioError
 
     __version__: str
 
-__all__ = ["Infeasible", "ScenarioError", "__version__", "infer", "simulate", "train", "validate"]
+__all__ = [
+    "Infeasible", "ScenarioError", "__version__", "infer", "plan_serve", "plan_train", "simulate", "train", "validate",
+]  # fmt: skip
 
 _WHERE = {
     "Infeasible": "windtunnel.errors",
     "ScenarioError": "windtunnel.errors",
     "infer": "windtunnel.api",
+    "plan_serve": "windtunnel.api",
+    "plan_train": "windtunnel.api",
     "simulate": "windtunnel.api",
     "train": "windtunnel.api",
     "validate": "windtunnel.api",

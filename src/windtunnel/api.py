@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from windtunnel import engine
 from windtunnel.errors import Infeasible
 from windtunnel.scenario.options import InferOptions, TrainOptions, read_options
+from windtunnel.scenario.plan_options import PlanServeOptions, PlanTrainOptions
+from windtunnel.scenario.plans import PlanResult
 from windtunnel.scenario.results import InferResult, TrainResult
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.simulation import SimulateResult
@@ -45,6 +48,30 @@ def simulate(model: str | os.PathLike[str], *, on: str, **options: Any) -> Simul
     return _fitting(result)
 
 
+def plan_train(model: str | os.PathLike[str], *, on: str, **options: Any) -> PlanResult:
+    """The best ways to train ``model`` on the cluster ``on``, every legal one priced.
+
+    ``options``: those of ``windtunnel plan train`` (:class:`~windtunnel.scenario.plan_options.PlanTrainOptions`); one
+    that is searched takes a value, several (``tp=[4, 8]`` or ``"4,8"``) or, left out, every legal one.
+
+    Raises:
+        ScenarioError: the request is wrong.
+        Infeasible: no plan is feasible; ``result`` is the full answer, with the ``nearest`` plan and what ``binding``
+            constraint it misses.
+    """
+    from windtunnel import planning
+
+    return _found(planning.plan_train(read_options(PlanTrainOptions, {"model": _path(model), "on": on, **options})))
+
+
+def plan_serve(model: str | os.PathLike[str], *, on: str | Sequence[str], **options: Any) -> PlanResult:
+    """The best ways to serve a workload within its limits (``slo``) on one of the clusters ``on``; options
+    (:class:`~windtunnel.scenario.plan_options.PlanServeOptions`) and errors as :func:`plan_train`."""
+    from windtunnel import planning
+
+    return _found(planning.plan_serve(read_options(PlanServeOptions, {"model": _path(model), "on": on, **options})))
+
+
 def validate(*names: str, data: str | os.PathLike[str] | None = None, workers: int | None = None) -> Validation:
     """How far predictions are off the measured data sets ``names`` (all by default); see
     :func:`windtunnel.validation.validate`."""
@@ -63,6 +90,16 @@ def _fitting(result: R) -> R:
         )
     if isinstance(result, TrainResult) and result.run is not None and not result.feasible:
         raise Infeasible(f"{result.model} on {result.on}: {result.run['problem']}", result)
+    return result
+
+
+def _found(result: PlanResult) -> PlanResult:
+    if result.feasible == 0:
+        from windtunnel.report.plan_words import shortfall
+
+        raise Infeasible(
+            f"no plan of {result.model} on {' or '.join(result.on)} is feasible{shortfall(result)}", result
+        )
     return result
 
 

@@ -1,4 +1,4 @@
-"""``train``, ``infer``, ``simulate`` and ``run``: one request, one answer (or a sweep of them)."""
+"""``train``, ``infer``, ``simulate``, ``plan`` and ``run``: one request, one answer (or a sweep of them)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from windtunnel.cli.fields import Command, command, option_parameters, options_given, parameter
+from windtunnel.cli.fields import PLANNING, Command, command, option_parameters, options_given, parameter
 from windtunnel.errors import ScenarioError
-from windtunnel.scenario.files import COMMANDS, read_scenario, save_scenario, write_file
+from windtunnel.scenario.files import PLANS, SCENARIOS, read_scenario, save_scenario, write_file
 from windtunnel.scenario.options import Options, read_options
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Wanted:
     save_scenario: str | None = None
     requests_out: str | None = None
     compare: str | None = None
+    export_to: str | None = None
 
 
 def train_command() -> Command:
@@ -48,11 +49,19 @@ def simulate_command() -> Command:
     return _asking("simulate")
 
 
+def plan_train_command() -> Command:
+    return _asking("plan-train")
+
+
+def plan_serve_command() -> Command:
+    return _asking("plan-serve")
+
+
 def run_command() -> Command:
     file = parameter(
         "file", str | None, typer.Argument(metavar="FILE", help="YAML with command, model, on and options")
     )
-    names = ", ".join(COMMANDS)
+    names = ", ".join(SCENARIOS)
     about = f"Answer a scenario file: YAML with `command` (one of {names}) and that command's options."
     return command(_run_file, about, [file, *_output_parameters(_FOR)])
 
@@ -66,6 +75,15 @@ _ABOUT: Mapping[str, str] = {
         "Requests of MODEL over time on a service: latency percentiles, goodput, cost and what holds it back. "
         "Ctrl-C gives what has been simulated until then (exit code 130)."
     ),
+    "plan-train": (
+        "The best way to train MODEL on a cluster: every legal layout and memory choice is priced, the best shown with "
+        "the command that reproduces it. Exit code 3: no plan is feasible; the nearest is shown."
+    ),
+    "plan-serve": (
+        "The best way to serve a workload of MODEL within latency limits (--slo): layouts, engine settings and "
+        "replicas, on one kind of machine or several (--on may be repeated). Exit code 3: no plan is feasible; the "
+        "nearest is shown."
+    ),
 }
 
 _FOR: Mapping[str, tuple[str, ...]] = {
@@ -73,13 +91,16 @@ _FOR: Mapping[str, tuple[str, ...]] = {
     "timeline": ("train", "simulate"),
     "requests_out": ("simulate",),
     "compare": ("simulate",),
+    "sweep": ("train", "infer", "simulate"),
+    "export_to": tuple(PLANS),
 }
 """The commands that have an output that not all of them have."""
 
 
 def _asking(name: str) -> Command:
     outputs = _output_parameters([key for key, commands in _FOR.items() if name in commands])
-    return command(partial(_ask, name), _ABOUT[name], [*option_parameters(COMMANDS[name]), *outputs])
+    options = option_parameters(SCENARIOS[name], PLANNING if name in PLANS else {})
+    return command(partial(_ask, name), _ABOUT[name], [*options, *outputs])
 
 
 def _output_parameters(some: Container[str]) -> list[inspect.Parameter]:
@@ -103,14 +124,15 @@ def _output_parameters(some: Container[str]) -> list[inspect.Parameter]:
         parameter(
             "sweep", list[str] | None, typer.Option("--sweep", metavar="KEY=V1,V2", help=sweep, rich_help_panel=_OUTPUT)
         ),
-        text("plot", "FILE", "draw the sweep, or the simulation, as .png, .svg, .pdf or .html"),
+        text("plot", "FILE", "draw the sweep, the simulation or the plans as .png, .svg, .pdf or .html"),
+        text("export_to", "FOLDER", "write the files of --export here instead of printing them"),
         text("save_scenario", "FILE", "write the YAML file that repeats this request"),
     ]
     return [p for p in found if p.name not in _FOR or p.name in some]
 
 
 def _ask(name: str, values: Mapping[str, Any]) -> int:
-    kind = COMMANDS[name]
+    kind = SCENARIOS[name]
     given = options_given(kind, values)
     wanted = _read_wanted(name, values)
     if wanted.sweep or wanted.compare:
@@ -133,17 +155,18 @@ def _read_wanted(name: str, values: Mapping[str, Any]) -> Wanted:
         json=values["json"],
         explain=values.get("explain", False),
         timeline=values.get("timeline"),
-        sweep=tuple(values["sweep"] or ()),
+        sweep=tuple(values.get("sweep") or ()),
         plot=values["plot"],
         save_scenario=values["save_scenario"],
         requests_out=values.get("requests_out"),
         compare=values.get("compare"),
+        export_to=values.get("export_to"),
     )
     for key, commands in _FOR.items():
         if getattr(wanted, key) and name not in commands:
             flag = "--" + key.replace("_", "-")
-            raise ScenarioError(f"{flag} is for {' and '.join(commands)}; {values['file']!r} asks for {name}")
-    if wanted.plot and not wanted.sweep and name != "simulate":
+            raise ScenarioError(f"{flag} is for {', '.join(commands)}; {values['file']!r} asks for {name}")
+    if wanted.plot and not wanted.sweep and name in ("train", "infer"):
         raise ScenarioError("--plot draws a sweep; add --sweep KEY=V1,V2")
     if wanted.sweep and wanted.compare:
         raise ScenarioError("--compare and --sweep are two ways of trying values; give one of them")
@@ -178,6 +201,10 @@ def answer(name: str, options: Options, wanted: Wanted) -> int:
         from windtunnel.cli.sweep import run_sweep
 
         return run_sweep(name, options, wanted)
+    if name in PLANS:
+        from windtunnel.cli.plan import answer_plan
+
+        return answer_plan(name, options, wanted)
     if name == "simulate":
         from windtunnel.cli.simulate import answer_simulation
 

@@ -15,6 +15,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("answer", "Time, memory, energy and cost of a training step, and what holds it back."),
     "infer": ("answer", "The same for a batch of prompts on a serving engine."),
     "simulate": ("answer", "Requests over time on a service: latencies, goodput, cost and what holds it back."),
+    "plan": ("", "Search the best way to train or to serve a model on a cluster."),
+    "plan train": ("answer", "The best layout and memory choices of a training step."),
+    "plan serve": ("answer", "The best layout, engine settings and replicas for a workload and its latency limits."),
     "run": ("answer", "Answer a scenario file, as --save-scenario writes it."),
     "explain": (
         "explain",
@@ -26,7 +29,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "models": ("catalogue", "The models that can be named, or one of them."),
     "hardware": ("catalogue", "The accelerators, nodes and networks that can be named, or one of them."),
 }
-"""Name to module of ``windtunnel.cli`` (whose attribute of the command's name makes it) and one line of help."""
+"""Name to module of ``windtunnel.cli`` (whose attribute of the command's name makes it) and one line of help. A name of
+two words is a command of the group that the first names."""
+
+GROUPS = frozenset(name.partition(" ")[0] for name in COMMANDS if " " in name)
 
 ABOUT = "Predicts the time, memory, energy and cost of training and serving large AI models, and what holds them back."
 
@@ -37,7 +43,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         ScenarioError: anything wrong with the request, the usage included.
     """
-    wanted = next((a for a in arguments if not a.startswith("-")), None)
+    wanted = _wanted(arguments)
     everything = any(name.endswith("_COMPLETE") for name in os.environ if name.startswith("_WINDTUNNEL"))
     app = application(frozenset(COMMANDS) if everything else frozenset({wanted}))
     try:
@@ -53,19 +59,32 @@ def run(arguments: list[str]) -> int:
     return asked() if callable(asked) else 0
 
 
+def _wanted(arguments: list[str]) -> str | None:
+    """The command that is asked for: "train", "plan train", or None."""
+    words = [a for a in arguments if not a.startswith("-")][:2]
+    both = " ".join(words)
+    return both if both in COMMANDS else words[0] if words else None
+
+
 def application(loaded: frozenset[str | None] = frozenset(COMMANDS)) -> typer.Typer:
     """The whole command line; the commands that are not ``loaded`` have their line of help only."""
-    app = typer.Typer(
-        help=ABOUT, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
-    )
+    help_names = {"help_option_names": ["-h", "--help"]}
+    app = typer.Typer(help=ABOUT, pretty_exceptions_enable=False, context_settings=help_names)
     app.callback(invoke_without_command=True)(_top)
+    groups = {}
     for name, (module, line) in COMMANDS.items():
-        function = (
-            getattr(importlib.import_module(f"windtunnel.cli.{module}"), f"{name}_command")()
-            if name in loaded
-            else _stub
-        )
-        app.command(name, short_help=line, help=None if name in loaded else line)(function)
+        first, _, second = name.partition(" ")
+        if name in GROUPS:
+            groups[name] = typer.Typer(help=line, context_settings=help_names)
+            app.command(name, short_help=line)(_stub)  # keeps its place in the list; the group replaces it
+            app.add_typer(groups[name], name=name, short_help=line)
+            continue
+        function = _stub
+        if name in loaded:
+            made = importlib.import_module(f"windtunnel.cli.{module}")
+            function = getattr(made, f"{name.replace(' ', '_')}_command")()
+        where = groups[first] if second else app
+        where.command(second or name, short_help=line, help=None if name in loaded else line)(function)
     return app
 
 

@@ -27,13 +27,16 @@ def _compare(values: Mapping[str, Any]) -> int:
     from windtunnel.cli.output import print_json, print_report
     from windtunnel.cli.simulate import show_variants
     from windtunnel.report.compare import compare, render_comparison
-    from windtunnel.scenario.files import read_scenario
+    from windtunnel.scenario.files import COMMANDS, read_scenario
 
     paths = [values["a"], values["b"]]
     if None in paths:
         raise ScenarioError("compare needs two scenario files: windtunnel compare A.yaml B.yaml")
     asked = [read_scenario(path) for path in paths]
     name = asked[0][0]
+    for path, (what, _) in zip(paths, asked, strict=True):
+        if what not in COMMANDS:
+            raise ScenarioError(f"{path!r} asks for {what}; compare takes {', '.join(COMMANDS)}")
     if asked[0][0] != asked[1][0]:
         said = " and ".join(f"{path!r} asks for {name}" for path, (name, _) in zip(paths, asked, strict=True))
         raise ScenarioError(f"{said}; two files of one command can be compared")

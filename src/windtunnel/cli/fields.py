@@ -12,6 +12,7 @@ import typer
 
 from windtunnel.errors import ScenarioError
 from windtunnel.scenario.options import Options
+from windtunnel.scenario.plan_options import SEARCHED
 
 _PANELS: Mapping[str, tuple[str, ...]] = {
     "Layout": (
@@ -58,8 +59,17 @@ _PANELS: Mapping[str, tuple[str, ...]] = {
 
 Command = Callable[..., Callable[[], int]]
 
+PLANNING: Mapping[str, tuple[str, ...]] = {
+    "Goals and search": (
+        "objective", "slo", "percentile", "budget", "tokens", "days", "gpus", "top", "workers", "store", "export",
+    ),
+    "Searched": SEARCHED,
+}  # fmt: skip
+"""Panels of ``plan`` before the usual ones."""
+
 _METAVARS: Mapping[str, str] = {
     "on": "CLUSTER", "calibration": "FILE", "engine": "NAME", "model": "MODEL", "trace": "FILE|NAME", "replay": "FILE",
+    "store": "FILE", "workers": "N|ray", "gpus": "all|any|N1,N2",
 }  # fmt: skip
 
 
@@ -82,9 +92,13 @@ def parameter(name: str, kind: Any, info: Any, default: Any = None) -> inspect.P
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
-def option_parameters(kind: type[Options]) -> list[inspect.Parameter]:
-    """A parameter for each field. Values stay text: the model reads and checks them, here as from a file."""
+def option_parameters(
+    kind: type[Options], first: Mapping[str, tuple[str, ...]] = types.MappingProxyType({})
+) -> list[inspect.Parameter]:
+    """A parameter for each field. Values stay text: the model reads and checks them, here as from a file. ``first``:
+    panels of the help (title: options) that come before the usual ones."""
     found = []
+    panels = {**first, **_PANELS}
     for name, field in kind.model_fields.items():
         about = field.description or ""
         default = field.get_default(call_default_factory=True)
@@ -94,7 +108,7 @@ def option_parameters(kind: type[Options]) -> list[inspect.Parameter]:
             found.append(parameter(name, str | None, typer.Argument(metavar="MODEL", help=about, show_default=False)))
             continue
         flag = "--" + name.replace("_", "-")
-        panel = next((p for p, names in _PANELS.items() if name in names), "More")
+        panel = next((p for p, names in panels.items() if name in names), "More")
         if name == "set":
             info = typer.Option(flag, metavar="KEY=VALUE", help=about, rich_help_panel=panel, show_default=False)
             found.append(parameter(name, list[str] | None, info))
@@ -102,12 +116,12 @@ def option_parameters(kind: type[Options]) -> list[inspect.Parameter]:
             info = typer.Option(f"{flag}/--no-{flag[2:]}", help=about, rich_help_panel=panel, show_default=False)
             found.append(parameter(name, bool | None, info))
         else:
-            metavar = _METAVARS.get(name) or _metavar(field.annotation)
+            metavar = "V1,V2" if panel == "Searched" else _METAVARS.get(name) or _metavar(field.annotation)
             info = typer.Option(flag, metavar=metavar, help=about, rich_help_panel=panel, show_default=False)
-            found.append(parameter(name, str | None, info))
-    order = [*_PANELS, "More"]
-    by_panel = {name: i for i, panel in enumerate(order) for name in _PANELS.get(panel, ())}
-    return sorted(found, key=lambda p: (p.name != "model", by_panel.get(p.name, len(order))))
+            several = get_origin(field.annotation) is list
+            found.append(parameter(name, list[str] | None if several else str | None, info))
+    order = list(dict.fromkeys(name for names in panels.values() for name in names))
+    return sorted(found, key=lambda p: (p.name != "model", order.index(p.name) if p.name in order else len(order)))
 
 
 def options_given(kind: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +133,7 @@ def options_given(kind: type[Options], values: Mapping[str, Any]) -> dict[str, A
     given = {k: as_field(kind, k, v) for k, v in values.items() if k in kind.model_fields and v is not None}
     if "set" in given:
         given["set"] = overrides(given["set"])
-    return {k: v for k, v in given.items() if v != {}}
+    return {k: v for k, v in given.items() if v not in ({}, [])}
 
 
 def as_field(kind: type[Options], name: str, value: Any) -> Any:

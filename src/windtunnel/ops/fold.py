@@ -50,11 +50,18 @@ class Evaluation:
         one._many, one._index = self, index
         return one
 
+    def _before(self) -> Iterator[Evaluation]:
+        """Evaluations that know some of this one's nodes."""
+        before = self._known
+        while before is not None:
+            yield before
+            before = before._known
+
     def cost(self, node: Node) -> Cost:
         """Device seconds, host seconds and busy seconds by resource of a node of the tree."""
         known = self._costs.get(id(node))
-        if known is None and self._known is not None:
-            known = self._known._costs.get(id(node))
+        if known is None:
+            known = next((e._costs[id(node)] for e in self._before() if id(node) in e._costs), None)
         if known is not None:
             return known
         if self._many is not None:
@@ -277,8 +284,8 @@ class Evaluation:
         """What one rank's operators amount to under ``of`` (the same at every call), as :meth:`totals` counts them;
         empty where there are none. Found from the leaves up, so that values keep the shape of what they depend on."""
         found = self._sums.get(id(node))
-        if found is None and self._known is not None:
-            found = self._known._sums.get(id(node))
+        if found is None:
+            found = next((e._sums[id(node)] for e in self._before() if id(node) in e._sums), None)
         if found is not None:
             return found
         if isinstance(node, Op):

@@ -55,4 +55,6 @@ def deal(network: Network, pp: int) -> tuple[StageLayers, ...]:
 def _alike(a: StageLayers, b: StageLayers) -> bool:
     if a.first or b.last:
         return False
+    if a.blocks == b.blocks and a.encoder == b.encoder:
+        return True
     return Counter(a.blocks) == Counter(b.blocks) and Counter(a.encoder) == Counter(b.encoder)

@@ -100,6 +100,13 @@ def training_step(
     return Step(tree, tuple(held for _, held in built), batch)
 
 
+def side_by_side(stage: Stage, engine: TrainEngine) -> Stage:
+    """The stage with one micro-batch's forward beside another's backward pass: the communication of each hides behind
+    the other's computing (arXiv 2412.19437, section 3.2.1)."""
+    both = seq(stage.backward, stage.weight, name="backward")
+    return replace(stage, overlapped=Par((stage.forward, both), engine.interference, "forward beside backward"))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """A piece of a stage: its forward tree, the trees of its backward pass, and what it holds."""
@@ -216,12 +223,8 @@ class _Builder:
         # Collectives hide behind passes as long as these last, be it the device or the host that takes the time.
         passes = seq(Sync(backward), Sync(weight), name="backward")
         epilogue = sharding.epilogue(self.network, Sync(forward), passes)
-        together: Node | None = None
-        if self.overlaps and int(plan.layout.pp) > 1:
-            # One micro-batch's communication hides behind the other's computing (arXiv 2412.19437, section 3.2.1).
-            both = seq(backward, weight, name="backward")
-            together = Par((forward, both), engine.interference, "forward beside backward")
-        return Stage(layers.count, forward, backward, weight, self._send(), epilogue, together), held
+        stage = Stage(layers.count, forward, backward, weight, self._send(), epilogue)
+        return (side_by_side(stage, engine) if self.overlaps and int(plan.layout.pp) > 1 else stage), held
 
     def _issue_s(self, body: list[tuple[Part, int]]) -> float:
         """Host seconds to issue the layers' forward passes."""

@@ -69,8 +69,11 @@ class Crew(Generic[S, C]):
         self._store = store
         self._pool: Pool | None = None
 
-    def run(self, chunks: Sequence[C], told: Callable[[Found, int, int], None] | None = None) -> Iterator[Found]:
-        """Each chunk's result, as it comes: the stored ones first, the others in any order.
+    def run(
+        self, chunks: Sequence[C], told: Callable[[Found, int, int], None] | None = None, *, points: bool = True
+    ) -> Iterator[Found]:
+        """Each chunk's result, as it comes: the stored ones first (without their ``points`` the summaries alone), the
+        others in any order.
 
         Callers must give the same answer for every order and any number of workers. A result is committed before it is
         yielded. ``told`` is called with each, with how many are done and with how many there are.
@@ -86,7 +89,7 @@ class Crew(Generic[S, C]):
         todo = [(key, chunk) for key, chunk in by_key.items() if key not in stored]
         results = self._evaluated(todo)
         if self._store and stored:
-            results = chain(self._store.found(stored), results)
+            results = chain(self._store.found(stored, points=points), results)
         for done, result in enumerate(results, 1):
             if told:
                 told(result, done, len(by_key))
@@ -153,7 +156,8 @@ def run(
     workers: Workers = 1,
     store: Store | None = None,
     told: Callable[[Found, int, int], None] | None = None,
+    points: bool = True,
 ) -> Iterator[Found]:
     """One round of a :class:`Crew`, which says what is given and raised."""
     with Crew(evaluate, shared, key, workers=workers, store=store) as crew:
-        yield from crew.run(chunks, told)
+        yield from crew.run(chunks, told, points=points)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import signal
+import socket
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 from windtunnel.errors import ScenarioError
@@ -44,6 +46,8 @@ class LocalPool:
         from joblib.externals.loky import ProcessPoolExecutor
 
         self.workers = workers
+        self._started = False
+        self._running: set[Future[Found]] = set()
         # The workers are the parallelism: each computes on one thread.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self._executor = ProcessPoolExecutor(
@@ -51,13 +55,16 @@ class LocalPool:
         )
 
     def submit(self, key: str, chunk: Any) -> Future[Found]:
-        with _no_interrupt():  # the processes start here
+        with nullcontext() if self._started else _no_interrupt():  # the first chunk starts the processes
             future: Future[Found] = self._executor.submit(_evaluate_here, key, chunk)
+        self._started = True
+        self._running.add(future)
         return future
 
     def result(self, future: Future[Found]) -> Found:
         from joblib.externals.loky import BrokenProcessPool
 
+        self._running.remove(future)
         try:
             return future.result()
         except BrokenProcessPool:
@@ -67,6 +74,10 @@ class LocalPool:
             ) from None
 
     def stop(self, *, now: bool) -> None:
+        # The executor stumbles over a chunk that it has not passed on yet; it takes a moment, from the submission.
+        patience = time.monotonic() + 2
+        while time.monotonic() < patience and not all(f.running() or f.done() for f in self._running):
+            time.sleep(0.001)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # without pgrep the workers are ended all the same, their children are not
             self._executor.shutdown(wait=True, kill_workers=now)
@@ -86,6 +97,7 @@ class RayPool:
         if self._ours:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of the use of this package
             try:
+                _reach(os.environ.get("RAY_ADDRESS", ""))
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
             except Exception as error:  # whatever the connection failed with
                 raise ScenarioError(f"cannot reach or start a Ray cluster: {one_line(error)}") from None
@@ -119,6 +131,20 @@ class RayPool:
             self._ray.cancel(reference, force=now)
 
 
+def _reach(address: str) -> None:
+    """Ray tries for minutes to reach a cluster that is not there.
+
+    Raises:
+        OSError: nobody answers at HOST:PORT. Other addresses are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if re.fullmatch(r"[\w.-]+", host) and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise OSError(f"RAY_ADDRESS={address}: {error}") from None
+
+
 _held: tuple[str, Any] = ("", None)
 """In a worker: what it works on, as (digest, (evaluate, shared))."""
 
@@ -127,6 +153,7 @@ def _begin(work: tuple[Any, Any], parent: int) -> None:
     """The start of a local worker."""
     global _held
     _held = ("", work)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for one that starts later, in place of another
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
@@ -155,12 +182,13 @@ def _evaluate_there(digest: str, ours: str, work: list[Any], key: str, chunk: An
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Ctrl-C goes to a terminal's processes all; those that start here never see it, and are ended by this one."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Ctrl-C goes to all processes of a terminal; those that start here never see it, and are ended by this one."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:  # it cannot be set, or set back
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a process hands down, as it does not a handler
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ import numpy as np
 
 from windtunnel.errors import ScenarioError
 from windtunnel.planning.points import Column, Found, Table, Text
-from windtunnel.planning.store_file import number, one_line, open_file, utc_now
+from windtunnel.planning.store_file import interrupted, number, one_line, open_file, refusal, utc_now
 
 if TYPE_CHECKING:
     import duckdb
@@ -77,9 +77,9 @@ class Store:
         con, target = open_file(path)
         try:
             return Store(con, target, command, _ask(con, command, text))
-        except BaseException:
+        except BaseException as error:
             con.close()
-            raise
+            raise _unwritten(target, error) from None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -109,11 +109,11 @@ class Store:
             )
             self._con.execute("commit")
         except BaseException as error:
-            with suppress(duckdb.Error):
+            with suppress(duckdb.Error, RuntimeError):
                 self._con.execute("rollback")
-            if isinstance(error, duckdb.Error):
-                raise ScenarioError(f"cannot write {str(self._path)!r}: {one_line(error)}") from None
-            raise
+            raise _unwritten(self._path, error) from None
+        finally:
+            self._con.unregister("arrays")  # not sooner: in a transaction that has failed it fails, too
         self._chunks[chunk.key] = entry
         self._next += 1
 
@@ -128,28 +128,24 @@ class Store:
         if there != types:
             raise ScenarioError(f"{str(self._path)!r} holds points of other columns; give another file")
         values = {name: column.codes if isinstance(column, Text) else column for name, column in table.items()}
-        names = [list(column.names) for column in table.values() if isinstance(column, Text)]
-        marks = iter(range(1, len(names) + 1))
-        select = ", ".join(
-            f'list_extract(${next(marks)}::varchar[], "{name}"::integer + 1)'
-            if types[name] == "VARCHAR"
-            else f'"{name}"'
-            for name in table
-        )
+        names = {name: list(column.names) for name, column in table.items() if isinstance(column, Text)}
+        texts = {name: f'list_extract(${mark}::varchar[], "{name}"::integer + 1)' for mark, name in enumerate(names, 1)}
+        select = ", ".join(texts.get(name, f'"{name}"') for name in table)
         columns = ", ".join(f'"{name}"' for name in table)
         self._con.register("arrays", values)
-        try:
-            self._con.execute(
-                f"insert into {self._points} (question, chunk, {columns}) "
-                f"select {self._question}, {chunk}, {select} from arrays",
-                names,
-            )
-        finally:
-            self._con.unregister("arrays")
+        self._con.execute(
+            f"insert into {self._points} (question, chunk, {columns}) "
+            f"select {self._question}, {chunk}, {select} from arrays",
+            list(names.values()),
+        )
 
-    def found(self, keys: Iterable[str]) -> Iterator[Found]:
-        """The committed chunks of these keys, in the order of their commits, as they were committed."""
+    def found(self, keys: Iterable[str], *, points: bool = True) -> Iterator[Found]:
+        """The committed chunks of these keys, in the order of their commits, as they were committed; without
+        ``points`` their summaries alone."""
         wanted = set(keys)
+        if not points:
+            yield from (Found(k, {}, json.loads(c.summary)) for k, c in self._chunks.items() if k in wanted)
+            return
         batch: dict[str, _Chunk] = {}
         rows = 0
         for key, chunk in self._chunks.items():
@@ -164,38 +160,44 @@ class Store:
 
     def _read(self, chunks: Mapping[str, _Chunk]) -> Iterator[Found]:
         forms = {key: json.loads(chunk.columns) for key, chunk in chunks.items()}
+        names: dict[str, list[str]] = {}  # of all these chunks together
+        for form in forms.values():
+            for column, kind in form.items():
+                if isinstance(kind, list):
+                    names[column] = list(dict.fromkeys([*names.get(column, ()), *kind[1]]))
         filled = [key for key, chunk in chunks.items() if chunk.rows]
-        held: dict[str, Any] = {}
-        names: dict[str, list[str]] = {}
-        if filled:
-            for key in filled:
-                for name, form in forms[key].items():
-                    if isinstance(form, list):
-                        names[name] = list(dict.fromkeys([*names.get(name, ()), *form[1]]))
-            marks = iter(range(1, len(names) + 1))
-            select = ", ".join(
-                f'coalesce(list_position(${next(marks)}::varchar[], "{name}"), 0) - 1 as "{name}"'
-                if name in names
-                else f'"{name}"'
-                for name in forms[filled[0]]
-            )
-            ids = [chunks[key].id for key in filled]
-            held = self._con.execute(
-                f"select chunk, {select} from {self._points} where question = {self._question} "
-                f"and chunk between {min(ids)} and {max(ids)} and chunk in ({', '.join(map(str, ids))}) ",
-                list(names.values()),
-            ).fetchnumpy()
+        held = self._fetch([chunks[key] for key in filled], forms[filled[0]], names) if filled else {}
         start = 0
         for key, chunk in chunks.items():
             part = slice(start, start + chunk.rows)
             start += chunk.rows
             table = {
-                name: _column(form, held[name][part] if chunk.rows else np.zeros(0), names.get(name, []))
-                for name, form in forms[key].items()
+                column: _column(kind, held[column][part] if chunk.rows else np.zeros(0), names.get(column, []))
+                for column, kind in forms[key].items()
             }
-            if chunk.rows and not (held["chunk"][part] == chunk.id).all():
-                raise ScenarioError(f"{str(self._path)!r} is damaged: points of chunk {key!r} are missing")
             yield Found(key, table, json.loads(chunk.summary))
+
+    def _fetch(
+        self, chunks: Sequence[_Chunk], columns: Iterable[str], names: Mapping[str, list[str]]
+    ) -> dict[str, Any]:
+        """The columns of these chunks one after the other; of a text, the index in its ``names``, -1 for none."""
+        ids = [chunk.id for chunk in chunks]
+        texts = {
+            column: f'coalesce(list_position(${mark}::varchar[], "{column}"), 0) - 1 as "{column}"'
+            for mark, column in enumerate((column for column in columns if column in names), 1)
+        }
+        select = ", ".join(texts.get(column, f'"{column}"') for column in columns)
+        try:
+            held: dict[str, Any] = self._con.execute(
+                f"select chunk, {select} from {self._points} where question = {self._question} "
+                f"and chunk between {min(ids)} and {max(ids)} and chunk in ({', '.join(map(str, ids))})",
+                [names[column] for column in texts],
+            ).fetchnumpy()
+        except Exception as error:
+            raise refusal(self._path, error) from None
+        if not np.array_equal(held["chunk"], np.repeat(ids, [chunk.rows for chunk in chunks])):
+            raise ScenarioError(f"{str(self._path)!r} is damaged: points of its chunks are missing; give another file")
+        return held
 
     def close(self) -> None:
         self._con.close()
@@ -216,6 +218,15 @@ def _ask(con: duckdb.DuckDBPyConnection, command: str, text: str) -> int:
     fresh = number(con, "select coalesce(max(id), 0) + 1 from questions")
     con.execute("insert into questions values (?, ?, ?, ?, ?)", [fresh, digest, command, text, utc_now()])
     return fresh
+
+
+def _unwritten(path: Path, error: BaseException) -> BaseException:
+    """DuckDB's error as a user should meet it; others as they are."""
+    import duckdb
+
+    if interrupted(error):
+        return KeyboardInterrupt()
+    return ScenarioError(f"cannot write {str(path)!r}: {one_line(error)}") if isinstance(error, duckdb.Error) else error
 
 
 def _forms(table: Table) -> dict[str, Any]:
@@ -240,4 +251,6 @@ def _column(form: Any, values: Any, names: list[str]) -> Column:
 def _sql_type(column: Column) -> str:
     if isinstance(column, Text):
         return "VARCHAR"
-    return {"f": "DOUBLE", "i": "BIGINT", "b": "BOOLEAN"}[column.dtype.kind]
+    if column.dtype.kind == "i":
+        return "BIGINT" if column.dtype.itemsize == 8 else "INTEGER"
+    return "DOUBLE" if column.dtype.kind == "f" else "BOOLEAN"

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Raised when the tables, or what their columns mean, change. Files of another format are refused."""
 
+ROW_GROUP = 16_384
+"""Rows that DuckDB packs together. Chunks of fewer go through its log, and so are written twice; with its own 122,880
+most would, and the store would take twice the time."""
+
 _TABLES = """
 create table meta (format integer, windtunnel varchar, created timestamp);
-create table questions (id integer, digest varchar, command varchar, question varchar, asked timestamp);
+create table questions (id integer, digest varchar, command varchar, request varchar, asked timestamp);
 create table chunks (id integer, question integer, key varchar, rows bigint, summary varchar, columns varchar,
                      committed timestamp);
 """
@@ -63,11 +67,12 @@ def _attach(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection
     con = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     quoted = str(path).replace("'", "''")
     try:
-        con.execute(f"attach '{quoted}' as store (type duckdb{', read_only' if read_only else ''})")
+        how = "read_only" if read_only else f"row_group_size {ROW_GROUP}"
+        con.execute(f"attach '{quoted}' as store (type duckdb, {how})")
         con.execute("use store")
     except Exception as error:
         con.close()
-        raise ScenarioError(_refusal(path, error)) from None
+        raise refusal(path, error) from None
     return con
 
 
@@ -79,7 +84,7 @@ def _check(path: Path) -> None:
     shown = str(path)
     if not path.is_file():
         raise ScenarioError(f"{shown!r} is no file")
-    if not os.access(path, os.R_OK | os.W_OK):
+    if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK)):  # the log lies beside the file
         raise ScenarioError(f"cannot write {shown!r}: Permission denied")
     con = _attach(path, read_only=True)
     try:
@@ -108,7 +113,7 @@ def _check(path: Path) -> None:
     except ScenarioError:
         raise
     except Exception as error:  # a damaged file can raise whatever DuckDB's reader comes upon
-        raise ScenarioError(_refusal(path, error)) from None
+        raise refusal(path, error) from None
     finally:
         con.close()
 
@@ -139,8 +144,10 @@ def _make(path: Path) -> None:
     try:
         con = _attach(new)
         try:
+            con.execute("begin")
             con.execute(_TABLES)
             con.execute("insert into meta values (?, ?, ?)", [FORMAT, version(), utc_now()])
+            con.execute("commit")
         finally:
             con.close()
         try:
@@ -156,18 +163,28 @@ def _make(path: Path) -> None:
         os.rmdir(folder)
 
 
-def _refusal(path: Path, error: Exception) -> str:
-    shown, text = str(path), one_line(error)
+def refusal(path: Path, error: Exception) -> BaseException:
+    """What DuckDB's reader came upon, as a user should meet it."""
+    shown, text = str(path), str(error)
     held = re.search(r"lock is held .*\(PID (\d+)\)", text)
+    if interrupted(error):
+        return KeyboardInterrupt()
     if held:
-        return f"{shown!r} is in use by process {held[1]}; wait until it ends, or give another file"
-    if "already attached" in text:
-        return f"{shown!r} is open in this process already"
-    if "not a valid DuckDB" in text:
-        return f"{shown!r} is no DuckDB file; give another file"
-    if "Permission denied" in text or "Cannot open file" in text:
-        return f"cannot open {shown!r}: {text}"
-    return f"{shown!r} is damaged, or of another version of DuckDB; give another file ({text})"
+        said = f"{shown!r} is in use by process {held[1]}; wait until it ends, or give another file"
+    elif "already attached" in text:
+        said = f"{shown!r} is open in this process already"
+    elif "not a valid DuckDB" in text:
+        said = f"{shown!r} is no DuckDB file; give another file"
+    elif "Permission denied" in text or "Cannot open file" in text:
+        said = f"cannot open {shown!r}: {one_line(error)}"
+    else:
+        said = f"{shown!r} is damaged, or of another version of DuckDB; give another file ({one_line(error)})"
+    return ScenarioError(said)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether it stands for Ctrl-C, which DuckDB takes from Python while a query runs."""
+    return type(error) is RuntimeError and "interrupted" in str(error)
 
 
 def one_line(error: Exception) -> str:

@@ -80,6 +80,10 @@ class TrainEngine(_Profile):
     selective: Literal["core", "operators"] = "core"
     """What selective recomputation runs again: attention's inside (Megatron-LM), or all but every other product and
     attention (torchtitan)."""
+    schedules: frozenset[Literal["gpipe", "1f1b", "interleaved", "zero-bubble", "dualpipe"]] = frozenset(
+        {"gpipe", "1f1b", "interleaved", "zero-bubble", "dualpipe"}
+    )
+    """Pipeline schedules that the framework itself has. Others are priced all the same."""
     recompute_stops: bool = False
     """Full recomputation of a layer stops where all is there that its backward pass reads: without its last product."""
     expert_tp: Literal["tp", "one"] = "tp"

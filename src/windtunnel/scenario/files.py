@@ -23,9 +23,16 @@ import yaml
 from windtunnel.errors import ScenarioError, unknown
 from windtunnel.hardware.yaml_file import read_user_yaml
 from windtunnel.scenario.options import InferOptions, Options, TrainOptions, read_options
+from windtunnel.scenario.plan_options import PlanServeOptions, PlanTrainOptions
 from windtunnel.scenario.simulate_options import SimulateOptions
 
 COMMANDS: Mapping[str, type[Options]] = {"train": TrainOptions, "infer": InferOptions, "simulate": SimulateOptions}
+"""What predicts one plan."""
+
+PLANS: Mapping[str, type[Options]] = {"plan-train": PlanTrainOptions, "plan-serve": PlanServeOptions}
+"""What searches plans."""
+
+SCENARIOS: Mapping[str, type[Options]] = {**COMMANDS, **PLANS}
 """What a file can ask for."""
 
 LARGEST = 10**18
@@ -50,10 +57,10 @@ def read_scenario(path: str | Path) -> tuple[str, Options]:
         _check(shown, key, value)
     command = given.pop("command", None)
     if command is None:
-        raise ScenarioError(f"{shown!r} does not say which command to run; accepted: {', '.join(COMMANDS)}")
-    if not isinstance(command, str) or command not in COMMANDS:
-        raise unknown(f"command in {shown!r}:", command, COMMANDS)
-    kind = COMMANDS[command]
+        raise ScenarioError(f"{shown!r} does not say which command to run; accepted: {', '.join(SCENARIOS)}")
+    if not isinstance(command, str) or command not in SCENARIOS:
+        raise unknown(f"command in {shown!r}:", command, SCENARIOS)
+    kind = SCENARIOS[command]
     return command, read_options(kind, {key: _as_text(kind, key, value) for key, value in given.items()})
 
 

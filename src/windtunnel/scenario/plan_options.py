@@ -24,6 +24,12 @@ EXPORTS: Mapping[str, str] = {
 TRAIN_OBJECTIVES = ("time", "cost", "energy", "tokens-per-gpu", "cluster")
 SERVE_OBJECTIVES = ("cost", "throughput", "latency", "energy")
 
+SEARCHED = (
+    "tp", "pp", "dp", "cp", "ep", "etp", "replicas", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
+    "micro_batch", "recompute", "offload", "precision", "kv_precision", "chunk", "max_batch", "deployment",
+)  # fmt: skip
+"""Options of which a search takes several values; none means every legal one, or what the option says."""
+
 
 def _listed(value: Any) -> Any:
     """Several values as a list (Python, YAML) are the same as text with commas."""

@@ -21,7 +21,8 @@ class PlanResult(Answer):
     met every limit; ``why_not`` counts the others by reason, illegal combinations included. ``best``: the best of the
     feasible, in order; ``pareto``: those that no other beats in every respect of ``pareto_axes``. ``nearest``: where
     nothing is feasible, the plan that misses by least, with ``binding`` {``constraint``, ``value``, ``limit``,
-    ``ratio``}. ``obvious``: the plan that a user would have tried first, with why it lost. ``frontier``: points of a
+    ``ratio``}. ``runnable``: where the best plan takes a pipeline schedule that the engine's profile lacks, the best
+    that does not. ``obvious``: the plan that a user would have tried first, with why it lost. ``frontier``: points of a
     throughput-latency curve (serving). ``seconds``: of the search.
     """
 
@@ -38,6 +39,7 @@ class PlanResult(Answer):
     why_not: Mapping[str, int]
     nearest: Plan | None = None
     binding: Mapping[str, Any] | None = None
+    runnable: Plan | None = None
     obvious: Mapping[str, Any] | None = None
     frontier: Sequence[Mapping[str, Any]] = ()
     resumed: int = 0

@@ -201,14 +201,15 @@ T = TypeVar("T")
 
 
 def _allowed(name: str, values: tuple[T, ...], can: Mapping[str, Sequence[object]], given: bool) -> tuple[T, ...]:
-    """The values that a framework to export to can run; what the user lists must be among them."""
+    """The values that a framework to export to can run; what the user lists must be among them. No value at all (None:
+    nothing offloaded, the model's own precision) is always one."""
     if name not in can:
         return values
     for value in values:
-        if given and value not in can[name]:
+        if given and value is not None and value not in can[name]:
             accepted = ", ".join(map(str, can[name]))
             raise ScenarioError(f"{name}={shown(value)} cannot be exported; accepted: {accepted}")
-    return tuple(v for v in values if v in can[name])
+    return tuple(v for v in values if v is None or v in can[name])
 
 
 def _precisions(text: str | None, can: Mapping[str, Sequence[object]]) -> tuple[str | None, ...]:

@@ -20,6 +20,9 @@ from windtunnel.planning.train.axes import Axes
 SAME = "another name of a plan that is counted"
 """Options that make no difference: sequence parallelism at tp=1, ZeRO on one rank, schedules of one stage."""
 
+MEMORY, HOST, LATE = "does not fit in memory", "does not fit in the hosts' memory", "takes too long"
+"""Why legal plans are not feasible; every other reason is about combinations that are not legal."""
+
 Mask = NDArray[np.bool_]
 NAMES = ("tp", "cp", "dp", "ep", "etp", "micro_batch", "hsdp", "virtual_stages")
 """The axes, in order."""
@@ -69,9 +72,13 @@ class Refused:
         kept: Mask = legal & rule
         shape = kept.shape
         broken = int(np.count_nonzero(np.broadcast_to(legal, shape)) - np.count_nonzero(kept)) * others
-        if broken:
-            self.counts[reason] = self.counts.get(reason, 0) + broken
+        self.add(reason, broken)
         return kept
+
+    def add(self, reason: str, plans: int) -> None:
+        """Count so many plans."""
+        if plans:
+            self.counts[reason] = self.counts.get(reason, 0) + plans
 
 
 def along(axis: str, values: Sequence[float | int]) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windtunnel.ops.values import Array
-from windtunnel.planning.train.price import Group
+from windtunnel.planning.train.group import Group
 
 Row = dict[str, Any]
 """A plan's options, ``gpus``, ``memory_bytes``, ``step_time_s``, ``energy_j`` and ``objective`` (less is better)."""
@@ -54,42 +54,58 @@ class Keep:
     laid_out: int = 0
     late: int = 0
     """Plans that fit but miss the goal's limit."""
+    smallest: Row | None = None
+    """The plan that needs least memory, whether it fits or not."""
     _staircase: dict[float, tuple[Array, Array]] = field(default_factory=dict)
 
-    def consider(self, group: Group) -> tuple[Array, NDArray[np.bool_]]:
-        """Take in a group; (seconds of its fitting plans, whether they are exact and not a bound)."""
+    def consider(self, group: Group, *, front: bool = True) -> tuple[Array, NDArray[np.bool_]]:
+        """Take in a group; (seconds of its fitting plans, whether they are exact and not a bound). Without ``front``
+        only the best count."""
+        self._look_at_memory(group)
         seconds = group.least.copy()
         exact = np.zeros(len(seconds), bool)
         at = group.fitting
         if not len(at):
             return seconds, exact
-        gpus, memory = _column(group.columns["gpus"], at), group.memory[at]
+        gpus, memory = _column(group.option("gpus", at), len(at)), group.memory[at]
         lower = seconds * HAIR
-        if self.goal.limit_s is not None:
-            late = lower > self.goal.limit_s
-            self.late += int(np.count_nonzero(late))
-        else:
-            late = np.zeros(len(at), bool)
         every = np.arange(len(at))
         value = self.goal.value(lower, gpus, lambda: group.energy(every, lower))
-        order = np.lexsort((memory, lower, value))
-        left = order[~late[order]]
+        left = every
+        if self.goal.limit_s is not None:
+            left = np.flatnonzero(lower <= self.goal.limit_s)
+            self.late += len(every) - len(left)
+
+        def mattering(left: Positions) -> Positions:
+            good = value[left] <= self._bar()
+            return left[good | ~self._beaten(lower[left], memory[left], gpus[left])] if front else left[good]
+
+        left = mattering(left)
+        left = left[np.lexsort((memory[left], lower[left], value[left]))]
         size = FIRST
         while len(left):
-            left = left[self._may_matter(value[left], lower[left], memory[left], gpus[left])]
             now, left = left[:size], left[size:]
-            if not len(now):
-                break
             size = BLOCK
             seconds[now] = group.length(now)
             exact[now] = True
             self.laid_out += len(now)
-            self._take(group, now, at, seconds[now], memory[now], gpus[now])
+            self._take(group, now, at, seconds[now], memory[now], gpus[now], front)
+            left = mattering(left)
         return seconds, exact
 
-    def _may_matter(self, value: Array, lower: Array, memory: Array, gpus: Array) -> NDArray[np.bool_]:
-        bar = self.best[-1]["objective"] if len(self.best) == self.top else np.inf
-        return np.asarray((value <= bar) | ~self._beaten(lower, memory, gpus))
+    def _look_at_memory(self, group: Group) -> None:
+        if len(group.memory):
+            i = int(np.argmin(group.memory))
+            if self.smallest is not None and group.memory[i] > self.smallest["memory_bytes"]:
+                return
+            (options,) = _options(group, np.array([i]))
+            row = with_key({**options, "memory_bytes": float(group.memory[i])})
+            if self.smallest is None or least_memory(row) < least_memory(self.smallest):
+                self.smallest = row
+
+    def _bar(self) -> float:
+        """What a plan must reach to be among the best."""
+        return float(self.best[-1]["objective"]) if len(self.best) == self.top else np.inf
 
     def _beaten(self, seconds: Array, memory: Array, gpus: Array) -> NDArray[np.bool_]:
         """Whether a plan of the front is as good in time, memory and cost, and better in one."""
@@ -105,35 +121,29 @@ class Keep:
             beaten |= found & (least <= memory) & ~equal
         return beaten
 
-    def _take(self, group: Group, now: Positions, at: Positions, seconds: Array, memory: Array, gpus: Array) -> None:
+    def _take(
+        self, group: Group, now: Positions, at: Positions, seconds: Array, memory: Array, gpus: Array, front: bool
+    ) -> None:
         within = np.ones(len(now), bool)
         if self.goal.limit_s is not None:
             within = seconds <= self.goal.limit_s
             self.late += int(np.count_nonzero(~within))
         energy = group.energy(now, seconds)
         value = self.goal.value(seconds, gpus, lambda: energy)
-        bar = self.best[-1]["objective"] if len(self.best) == self.top else np.inf
-        good = np.flatnonzero(within & (value <= bar))
+        good = np.flatnonzero(within & (value <= self._bar()))
         good = good[np.lexsort((memory[good], seconds[good], value[good]))]
         if len(good) > self.top:  # and those that tie with the last
             last = good[self.top - 1]
             tied = (value == value[last]) & (seconds == seconds[last]) & (memory == memory[last])
             good = np.union1d(good[: self.top], good[tied[good]])
-        free = np.flatnonzero(within & ~self._beaten(seconds, memory, gpus))
+        free = np.flatnonzero(within & ~self._beaten(seconds, memory, gpus)) if front else good[:0]
         free = free[_unbeaten(seconds[free], memory[free], gpus[free])]
 
         def rows(chosen: Positions) -> list[Row]:
+            figures = {"memory_bytes": memory, "step_time_s": seconds, "energy_j": energy, "objective": value}
             return [
-                with_key(
-                    {
-                        **{name: _plain(column, at[now[i]]) for name, column in group.columns.items()},
-                        "memory_bytes": float(memory[i]),
-                        "step_time_s": float(seconds[i]),
-                        "energy_j": float(energy[i]),
-                        "objective": float(value[i]),
-                    }
-                )
-                for i in chosen
+                with_key({**options, **{name: float(figure[i]) for name, figure in figures.items()}})
+                for options, i in zip(_options(group, at[now[chosen]]), chosen, strict=True)
             ]
 
         self.merge(rows(good), rows(free))
@@ -154,6 +164,18 @@ class Keep:
 def order(row: Row) -> tuple[Any, ...]:
     """Better first; among equals the faster, the smaller, then by options."""
     return (row["objective"], row["step_time_s"], row["memory_bytes"], row["key"])
+
+
+def least_memory(row: Row) -> tuple[Any, ...]:
+    """Smaller first; among equals by options."""
+    return row["memory_bytes"], row["key"]
+
+
+def _options(group: Group, positions: Positions) -> list[Row]:
+    """The options of the plans at some positions."""
+    values = {name: group.option(name, positions) for name in group.options}
+    columns = {k: v.tolist() if isinstance(v, np.ndarray) else [v] * len(positions) for k, v in values.items()}
+    return [dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)]
 
 
 def with_key(row: Row) -> Row:
@@ -192,11 +214,5 @@ def _unbeaten(seconds: Array, memory: Array, gpus: Array) -> Positions:
     return np.concatenate(kept) if kept else by_time
 
 
-def _column(value: Any, at: Positions) -> Array:
-    return np.asarray(value)[at] if np.ndim(value) else np.full(len(at), float(value))
-
-
-def _plain(value: Any, position: int) -> Any:
-    if np.ndim(value) == 0:
-        return value
-    return float(value[position])
+def _column(value: Any, length: int) -> Array:
+    return np.asarray(value) if np.ndim(value) else np.full(length, float(value))

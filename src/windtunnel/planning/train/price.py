@@ -6,9 +6,8 @@ for the plans that a bound from below does not rule out (see :mod:`windtunnel.pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,15 @@ from windtunnel.cost.calibration import Calibration
 from windtunnel.cost.energy import at_work, drawn_j
 from windtunnel.cost.sustained import at_power
 from windtunnel.engine.train import runtime_of
-from windtunnel.ops.fold import Evaluation, Totals
+from windtunnel.ops.fold import Totals
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.pipeline import Schedule, StageTimes
-from windtunnel.ops.tree import EMPTY
 from windtunnel.ops.values import Array, Value
-from windtunnel.parallel.step import Part, Step, training_step
+from windtunnel.parallel.step import Step, training_step
 from windtunnel.planning.train.axes import Axes
-from windtunnel.planning.train.grid import NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
+from windtunnel.planning.train.grid import HOST, MEMORY, NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
+from windtunnel.planning.train.group import Cells, Group
+from windtunnel.planning.train.steps import Layers, Priced, remembering
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import TrainOptions, read_options
@@ -33,44 +33,6 @@ from windtunnel.scenario.plan import TrainPlan
 from windtunnel.scenario.train import TrainScenario, train_scenario
 from windtunnel.training.memory import host_bytes, stage_memory
 from windtunnel.training.schedules import get_schedule
-
-Index = tuple[NDArray[np.intp], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Plans of a chunk with the same ZeRO stage and schedule, one after the other.
-
-    ``columns``: their options, a value or an array each; ``memory``: bytes of the fullest rank; ``fits`` and what is
-    given for those that do, in their order: ``least``, a bound of the step's seconds from below, and two functions of
-    positions among them: ``length``, the seconds, and ``energy``, joules of the step given its seconds.
-    """
-
-    columns: Mapping[str, Any]
-    memory: Array
-    fits: Mask
-    least: Array
-    length: Callable[[NDArray[np.intp]], Array]
-    energy: Callable[[NDArray[np.intp], Array], Array]
-
-    @property
-    def fitting(self) -> NDArray[np.intp]:
-        return np.flatnonzero(self.fits)
-
-
-class _Layers:
-    """Layers that chunks have in common, and their prices."""
-
-    def __init__(self, price: Callable[[Op], Price]) -> None:
-        self.parts: dict[object, Part] = {}
-        self.known = Evaluation(EMPTY, price)
-
-    def learn(self, of: Callable[[Op], tuple[Value, ...]]) -> None:
-        """Price what is not priced yet, for trees to come."""
-        for part in self.parts.values():
-            for tree in (part.forward, part.backward, part.weight):
-                self.known.cost(tree)
-                self.known.sums(tree, of)
 
 
 class Pricer:
@@ -82,7 +44,7 @@ class Pricer:
         self.calibration: Calibration = load_calibration(self.cluster.accelerator, axes.options.calibration)
         self.capacity = float(self.cluster.accelerator.hbm.capacity_bytes)
         self._price: dict[Runtime, Callable[[Op], Price]] = {}
-        self._layers: dict[object, _Layers] = {}
+        self._layers: dict[object, Layers] = {}
         self._work: dict[int, tuple[Value, ...]] = {}
 
     def groups(self, key: Key, refused: Refused) -> Iterator[Group]:
@@ -168,7 +130,7 @@ class Pricer:
             layout=Layout(tp=grid.tp, pp=key.pp, dp=grid.dp, cp=grid.cp, ep=grid.ep, etp=grid.etp),
             micro_batch=grid.micro_batch, zero=zero, hsdp=hsdp, sequence_parallel=key.sequence_parallel,
         )  # fmt: skip
-        priced: dict[str, _Priced] = {}
+        priced: dict[str, Priced] = {}
         for name, several in schedules:
             v = along("virtual_stages", several)
             right = _orderly(name, key.pp, grid.micro_batches, v)
@@ -176,24 +138,20 @@ class Pricer:
             if not own.any():
                 continue
             schedule = get_schedule(name)
-            way = self._way(base, name, schedule)
+            way = "apart" if name == "zero-bubble" and base.engine.tp_overlap_backward else "plain"
             if way not in priced:
                 priced[way] = self._step(base, replace(plan, schedule=name), schedule)
-            yield self._group(
-                key, replace(plan, schedule=name, virtual_stages=v), schedule, priced[way], grid, own, groups
-            )
+            if schedule.overlaps and key.pp > 1:
+                priced["overlapped"] = priced.get("overlapped") or priced[way].overlapped()
+                way = "overlapped"
+            full = replace(plan, schedule=name, virtual_stages=v)
+            yield self._group(key, full, schedule, priced[way], grid, own, groups, refused)
 
-    def _way(self, base: TrainScenario, name: str, schedule: Schedule) -> str:
-        """Schedules of one name here have the same trees."""
-        if schedule.overlaps:
-            return "overlapped"
-        return "apart" if name == "zero-bubble" and base.engine.tp_overlap_backward else "plain"
-
-    def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> _Priced:
+    def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> Priced:
         runtime = runtime_of(base)
         if runtime not in self._price:
             held = at_power(self.calibration, self.cluster.accelerator)
-            self._price[runtime] = make_pricer(self.cluster, runtime, held)
+            self._price[runtime] = remembering(make_pricer(self.cluster, runtime, held))
         layout = plan.layout
         arrays = (layout.tp, layout.cp, layout.ep, layout.etp, plan.micro_batch)
         sizes = tuple((np.shape(a), np.asarray(a).tobytes()) for a in arrays)
@@ -201,11 +159,11 @@ class Pricer:
         apart = plan.schedule == "zero-bubble" and base.engine.tp_overlap_backward
         shared = (plan.precision, plan.sequence_parallel, apart, sizes, eight)
         if shared not in self._layers:
-            self._layers[shared] = _Layers(self._price[runtime])
+            self._layers[shared] = Layers(self._price[runtime])
         layers = self._layers[shared]
         domain = self.cluster.levels[0].domain
         step = training_step(base.network, plan, base.engine, schedule, domain, layers.parts)
-        return _Priced(step, layers, self._op_work, base, plan)
+        return Priced(step, layers, self._op_work, base, plan)
 
     def _op_work(self, op: Op) -> tuple[Value, ...]:
         totals = Totals({}, dict.fromkeys(("hbm", "cached", "pcie", "nvme"), 0.0), {}, {})
@@ -213,34 +171,36 @@ class Pricer:
         return at_work(totals, self.cluster, self.calibration)
 
     def _group(
-        self, key: Key, plan: TrainPlan, schedule: Schedule, priced: _Priced, grid: Grid, legal: Mask,
-        groups: tuple[int | None, ...],
+        self, key: Key, plan: TrainPlan, schedule: Schedule, priced: Priced, grid: Grid, legal: Mask,
+        groups: tuple[int | None, ...], refused: Refused,
     ) -> Group:  # fmt: skip
         engine, held = priced.base.engine, priced.step.held
         full: Value = 0.0
         for h in held:
             full = np.maximum(full, stage_memory(h, plan, engine, schedule).total)
         fits = full <= self.capacity
+        shape = np.broadcast_shapes(legal.shape, np.shape(full))
+        cells = Cells(np.nonzero(np.broadcast_to(legal, shape)))
+        fitting = cells.take(fits)
+        refused.add(MEMORY, len(fitting) - int(np.count_nonzero(fitting)))
         if key.offload:
-            fits = fits & self._host_fits(plan, priced.step, schedule)
-        shape = np.broadcast_shapes(legal.shape, np.shape(full), np.shape(fits))
-        index = np.nonzero(np.broadcast_to(legal, shape))
-        fitting = _take(fits, index)
-        inside: Index = tuple(i[fitting] for i in index)
-        flat = _Flat(priced, schedule, plan, inside, self) if len(inside[0]) else None
-        columns: dict[str, Any] = {
-            name: _take(getattr(grid, name), index) for name in ("tp", "cp", "dp", "ep", "etp", "micro_batch", "gpus")
-        }
-        columns |= {
-            "pp": key.pp, "virtual_stages": _take(np.asarray(plan.virtual_stages), index), "schedule": plan.schedule,
-            "zero": plan.zero, "sequence_parallel": key.sequence_parallel, "recompute": key.recompute,
-            "precision": key.precision, "offload": key.offload,
-            "hsdp": _take(along("hsdp", [float(g or 0) for g in groups]), index),
+            both = fitting & cells.take(self._host_fits(plan, priced.step, schedule))
+            refused.add(HOST, int(np.count_nonzero(fitting) - np.count_nonzero(both)))
+            fitting = both
+        inside = cells.some(fitting)
+        flat = _Flat(priced, schedule, plan, inside, self) if len(inside) else None
+        options = {
+            "tp": grid.tp, "pp": key.pp, "dp": grid.dp, "cp": grid.cp, "ep": grid.ep, "etp": grid.etp,
+            "micro_batch": grid.micro_batch, "gpus": grid.gpus, "virtual_stages": plan.virtual_stages,
+            "schedule": plan.schedule, "zero": plan.zero, "hsdp": along("hsdp", [float(g or 0) for g in groups]),
+            "sequence_parallel": key.sequence_parallel, "recompute": key.recompute, "precision": key.precision,
+            "offload": key.offload,
         }  # fmt: skip
         none = np.zeros(0)
         return Group(
-            columns=columns,
-            memory=_take(np.asarray(full, float), index),
+            options=options,
+            cells=cells,
+            memory=np.asarray(cells.take(np.asarray(full, float))),
             fits=fitting,
             least=flat.least() if flat else none,
             length=flat.length if flat else lambda _: none,
@@ -269,97 +229,39 @@ def _orderly(name: str, pp: int, micro_batches: Array, v: Array) -> Mask:
     return allowed
 
 
-def _take(value: Any, index: Index) -> Any:
-    """The value of each plan of ``index``."""
-    value = np.asarray(value)
-    if value.size == 1:
-        return np.broadcast_to(value.reshape(()), index[0].shape)
-    return value[tuple(i if n > 1 else 0 for i, n in zip(index, value.shape, strict=True))]
-
-
-class _Priced:
-    """A step's stages, priced when first asked for."""
-
-    def __init__(
-        self, step: Step, layers: _Layers, of: Callable[[Op], tuple[Value, ...]], base: TrainScenario, plan: TrainPlan
-    ) -> None:
-        self.step, self.base, self.plan = step, base, plan
-        self._layers, self._of = layers, of
-        self._times: tuple[StageTimes, ...] | None = None
-        self._sums: tuple[tuple[Value, Value], tuple[Value, Value]] | None = None
-        self._evaluation: Evaluation | None = None
-
-    @property
-    def evaluation(self) -> Evaluation:
-        if self._evaluation is None:
-            self._layers.learn(self._of)
-            self._evaluation = Evaluation(self.step.tree, self._layers.known.price, self._layers.known)
-        return self._evaluation
-
-    @property
-    def times(self) -> tuple[StageTimes, ...]:
-        if self._times is None:
-            tree = self.step.tree
-            self._times = tree.stage_times([self.evaluation.cost(c) for c in tree.children])
-        return self._times
-
-    def work(self) -> tuple[tuple[Value, Value], tuple[Value, Value]]:
-        """What :func:`at_work` finds for one rank of the mean stage, sends apart: of those, for one crossing."""
-        if self._sums is None:
-            tree, micro_batches = self.step.tree, self.plan.micro_batches
-            ranks = sum(float(s.count) for s in tree.stages)
-            total: list[Value] = [0.0, 0.0]
-            sent: list[Value] = [0.0, 0.0]
-            for stage in tree.stages:
-                share = float(stage.count) / ranks
-                for node, times in (
-                    (stage.forward, micro_batches), (stage.backward, micro_batches), (stage.weight, micro_batches),
-                    (stage.epilogue, 1.0),
-                ):  # fmt: skip
-                    for i, value in enumerate(self.evaluation.sums(node, self._of)):
-                        total[i] = total[i] + share * times * value
-                for i, value in enumerate(self.evaluation.sums(stage.send, self._of)):
-                    sent[i] = sent[i] + share * value
-            self._sums = (total[0], total[1]), (sent[0], sent[1])
-        return self._sums
-
-
 class _Flat:
     """Plans of one group that fit, one after the other."""
 
-    def __init__(self, priced: _Priced, schedule: Schedule, plan: TrainPlan, index: Index, pricer: Pricer) -> None:
-        self.priced, self.schedule, self.plan, self.index, self.pricer = priced, schedule, plan, index, pricer
+    def __init__(self, priced: Priced, schedule: Schedule, plan: TrainPlan, cells: Cells, pricer: Pricer) -> None:
+        self.priced, self.schedule, self.plan, self.cells, self.pricer = priced, schedule, plan, cells, pricer
 
-    def _stages(self, at: Index) -> tuple[tuple[StageTimes, ...], Array, Array]:
+    def _stages(self, at: Cells) -> tuple[tuple[StageTimes, ...], Array, Array]:
         stages = tuple(
             StageTimes(
                 count=s.count,
-                forward=_take(s.forward, at),
-                backward=_take(s.backward, at),
-                weight=_take(s.weight, at),
-                send=_take(s.send, at),
-                epilogue=_take(s.epilogue, at),
-                overlapped=None if s.overlapped is None else _take(s.overlapped, at),
+                forward=at.take(s.forward),
+                backward=at.take(s.backward),
+                weight=at.take(s.weight),
+                send=at.take(s.send),
+                epilogue=at.take(s.epilogue),
+                overlapped=None if s.overlapped is None else at.take(s.overlapped),
             )
             for s in self.priced.times
         )
-        return stages, _take(self.plan.micro_batches, at), _take(self.plan.virtual_stages, at)
-
-    def _at(self, positions: NDArray[np.intp]) -> Index:
-        return tuple(i[positions] for i in self.index)
+        return stages, at.take(self.plan.micro_batches), at.take(self.plan.virtual_stages)
 
     def least(self) -> Array:
-        return np.asarray(self.schedule.least(*self._stages(self.index)), float)
+        return np.asarray(self.schedule.least(*self._stages(self.cells)), float)
 
     def length(self, positions: NDArray[np.intp]) -> Array:
-        return np.asarray(self.schedule.length(*self._stages(self._at(positions))), float)
+        return np.asarray(self.schedule.length(*self._stages(self.cells.some(positions))), float)
 
     def energy(self, positions: NDArray[np.intp], seconds: Array) -> Array:
-        at = self._at(positions)
+        at = self.cells.some(positions)
         (full, links), (sent_full, sent_links) = self.priced.work()
-        m, v = _take(self.plan.micro_batches, at), _take(self.plan.virtual_stages, at)
+        m, v = at.take(self.plan.micro_batches), at.take(self.plan.virtual_stages)
         sends = 2.0 * m * (v - 1.0 / float(self.plan.layout.pp))
-        busy = _take(full, at) + sends * _take(sent_full, at)
-        linked = _take(links, at) + sends * _take(sent_links, at)
+        busy = at.take(full) + sends * at.take(sent_full)
+        linked = at.take(links) + sends * at.take(sent_links)
         each = drawn_j(busy, linked, seconds, self.pricer.cluster, self.pricer.calibration)
-        return np.asarray(each * _take(self.plan.layout.world, at), float)
+        return np.asarray(each * at.take(self.plan.layout.world), float)

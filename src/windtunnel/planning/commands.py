@@ -1,0 +1,31 @@
+"""A plan as the line that repeats it on a command line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+
+def command_line(command: str, options: Mapping[str, Any]) -> str:
+    """``windtunnel COMMAND MODEL --on …`` of options as Python has them; None is left out."""
+    words = ["windtunnel", *command.split(), str(options["model"]), "--on", str(options["on"])]
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if name in ("model", "on") or value is None:
+            continue
+        if isinstance(value, Mapping):
+            words += [part for key, own in value.items() for part in (flag, f"{key}={_text(own)}")]
+        elif isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [flag, _text(value)]
+    return shlex.join(words)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.17g}" if value != int(value) or abs(value) > 1e15 else f"{value:.0f}"
+    return str(value)
