@@ -13,7 +13,7 @@ import pytest
 import windtunnel.planning.serve as plan
 from windtunnel.engine.simulate import simulate
 from windtunnel.errors import ScenarioError
-from windtunnel.planning.serve import plan_serve
+from windtunnel.planning import plan_serve
 from windtunnel.planning.serve.search import rungs
 from windtunnel.planning.serve.trial import SHOWN
 from windtunnel.scenario.options import read_options

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from windtunnel.cost import load_calibration
+from windtunnel.planning.commands import command_line
+from windtunnel.planning.digest import digest
 from windtunnel.planning.fan_out import Crew, read_workers
 from windtunnel.planning.serve import answer
 from windtunnel.planning.serve.pools import pairs
@@ -22,6 +24,7 @@ from windtunnel.planning.serve.search import Entry, Outcome, leaders, search
 from windtunnel.planning.serve.space import Space, build_space
 from windtunnel.planning.serve.work import Chunk, Job, Shared, evaluate, key
 from windtunnel.planning.store import Store
+from windtunnel.scenario.engines import load_engine
 from windtunnel.scenario.plan_options import PlanServeOptions
 from windtunnel.scenario.plans import PlanResult
 from windtunnel.serving.compiled.build import available
@@ -35,21 +38,27 @@ NEAREST = 6
 """Plans that are simulated on the whole workload to find the one that misses by least."""
 
 
-def plan_serve(options: PlanServeOptions, *, progress: Progress | None = None) -> PlanResult:
-    """The best plans, with what reproduces them. ``progress`` is told the fraction that is done and the best so far.
+def plan_serve(
+    options: PlanServeOptions,
+    *,
+    narrowed: Mapping[str, tuple[Any, ...]] | None = None,
+    progress: Progress | None = None,
+) -> PlanResult:
+    """The best plans, with what reproduces them. ``narrowed``: values that some options may take alone, since a tool
+    that is exported to can run no others. ``progress`` is told the fraction that is done and the best so far.
 
     Raises:
         ScenarioError: the request is wrong. That no plan meets the SLO is an answer with ``feasible`` 0.
     """
     started = perf_counter()
     workers = read_workers(options.workers)
-    question = read_question(options)
+    question = read_question(options, narrowed)
     space = build_space(question)
     available(compile=True)
     with ExitStack() as stack:
         store = None
         if options.store is not None:
-            store = stack.enter_context(Store.open(options.store, "serve", _asked(question)))
+            store = stack.enter_context(Store.open(options.store, "serve", _identity(question)))
         shared = Shared(question, space.replicas)
         crew: Crew[Shared, Chunk] = stack.enter_context(Crew(evaluate, shared, key, workers=workers, store=store))
         runner = _Runner(crew, store, progress)
@@ -91,24 +100,21 @@ class _Runner:
         return self.said
 
 
-def _asked(question: Question) -> dict[str, Any]:
+def _identity(question: Question) -> dict[str, Any]:
     """All that the simulations depend on, as JSON."""
-    asked = question.asked.model_dump(exclude={"workers", "store", "export"})
+    asked = question.asked.model_dump(exclude_unset=True, exclude_none=True, exclude={"workers", "store", "export"})
     w = question.workload
-    parts = [w.arrival_s, w.input_tokens, w.output_tokens, w.after, w.think_s, w.blocks, w.client, w.priority]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(b"-" if part is None else part.tobytes())
-    digest.update(repr(question.network).encode())
-    for machine in question.machines:
-        digest.update(repr(machine.cluster).encode())
-    if question.asked.calibration:
-        digest.update(Path(question.asked.calibration).read_bytes())
-    if question.asked.export is not None:
-        asked["engine"] = question.asked.export
-    if asked["rate"] is not None:
-        asked["rate"] = str(asked["rate"])
-    return {**asked, "digest": digest.hexdigest()}
+    parts = (w.arrival_s, w.input_tokens, w.output_tokens, w.after, w.think_s, w.blocks, w.client, w.priority)
+    arrays = hashlib.sha256(b"".join(b"-" if part is None else part.tobytes() for part in parts)).hexdigest()
+    engines = [load_engine(name, "serve").model_dump() for name in question.asked.engine.split(",")]
+    clusters = [m.cluster for m in question.machines]
+    constants = [load_calibration(c.accelerator, question.asked.calibration).model_dump() for c in clusters]
+    return {
+        "options": {k: str(v) if v == float("inf") else v for k, v in asked.items()},
+        "top": question.asked.top,
+        "workload": arrays,
+        "figures": digest((question.network, clusters, engines, constants)),
+    }
 
 
 def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, started: float) -> PlanResult:
@@ -116,10 +122,11 @@ def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, st
     shown, others = good[: question.asked.top], good[question.asked.top :]
     nearest = binding = obvious = None
     plans: list[dict[str, Any]] = []
+    warnings: list[str] = []
     front: list[dict[str, Any]] = []
     frontier: list[dict[str, Any]] = []
     if good:
-        plans, front, frontier, obvious = _shown(question, space, run, shown, others)
+        plans, front, frontier, obvious, warnings = _shown(question, space, run, shown, others)
     else:
         nearest, binding = _nearest(question, space, outcome, run)
     why_not = Counter(space.why_not) + outcome.why_not
@@ -145,7 +152,7 @@ def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, st
         obvious=obvious,
         frontier=frontier,
         resumed=run.resumed,
-        warnings=list(dict.fromkeys(question.workload.warnings)),
+        warnings=list(dict.fromkeys([*question.workload.warnings, *warnings])),
         search={
             "designs": len(outcome.good) + sum(why_not.values()),
             "in_memory": len(space.colocated) + possible,
@@ -158,8 +165,8 @@ def _answer(question: Question, space: Space, outcome: Outcome, run: _Runner, st
 
 def _shown(
     question: Question, space: Space, run: _Runner, shown: Sequence[Entry], others: Sequence[Entry]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any] | None]:
-    """(Best plans, Pareto front, frontier, the obvious plan), in one round of chunks, one of each design."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any] | None, list[str]]:
+    """(Best plans, Pareto front, frontier, the obvious plan, warnings of the best), in one round of chunks."""
     chunks: list[tuple[Job, ...]] = []
     rates = [_curve(question, e) if i < answer.FRONTIER_PLANS else [] for i, e in enumerate(shown)]
     capacity = question.objective != "throughput" and answer.has_rate(question.rate) and bool(question.limits)
@@ -197,7 +204,7 @@ def _shown(
     if usual is not None and "metrics" in found[-1][0]:
         obvious = answer.described(question, usual, found[-1][0])
         obvious["why"] = answer.why_lost(question, obvious, plans[0])
-    return plans, answer.pareto(plans + wider), frontier, obvious
+    return plans, answer.pareto(plans + wider), frontier, obvious, found[0][0]["warnings"]
 
 
 def _curve(question: Question, entry: Entry) -> list[float]:
@@ -224,6 +231,7 @@ def _nearest(
         return None, None
     design, needed, there = space.least
     machine = question.machines[design.machine]
-    options = {**question.fixed, **design.plan(machine, [1])}
-    plan = {"plan": options, "command": answer.command(options), "accelerators": design.accelerators([1])}
+    options = {"model": question.asked.model, **design.plan(machine, [1]), **question.fixed}
+    line = command_line("simulate", options)
+    plan = {"plan": options, "on": options["on"], "command": line, "accelerators": design.accelerators([1])}
     return plan, {"constraint": "memory_bytes", "value": needed, "limit": there, "ratio": needed / there}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from windtunnel.planning.commands import command_line
 from windtunnel.planning.serve.question import Question
 from windtunnel.planning.serve.search import Entry, Outcome, Run
 from windtunnel.planning.serve.space import Design
@@ -21,39 +21,10 @@ which the highest one is looked for."""
 
 FRONTIER_PLANS = 3
 
+USUAL_FORMAT = "bf16"
+
 LARGER = (1.25, 1.5, 2.0)
 """Numbers of engines over the fewest that do, for the Pareto front."""
-
-_FIRST = (
-    "on", "set", "tp", "pp", "dp", "ep", "replicas", "prefill", "decode", "engine", "precision", "kv_precision",
-    "chunk", "max_batch", "trace", "arrivals", "rate", "requests", "input_length", "output_length", "slo", "seed",
-)  # fmt: skip
-"""Options that a command begins with."""
-
-
-def command(plan: Mapping[str, Any]) -> str:
-    """A line that can be pasted: ``windtunnel simulate MODEL --on … --tp …``. ``plan``: all its options."""
-    place = {name: i for i, name in enumerate(("model", *_FIRST))}
-    words = ["windtunnel", "simulate"]
-    for name, value in sorted(plan.items(), key=lambda item: place.get(item[0], len(place))):
-        flag = "--" + name.replace("_", "-")
-        if name == "model":
-            words.append(str(value))
-        elif name == "set":
-            words += [word for key, figure in value.items() for word in (flag, f"{key}={_text(figure)}")]
-        elif isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [flag, _text(value)]
-    return shlex.join(words)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    return str(value)
 
 
 def described(question: Question, design: Design, finding: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,13 +32,15 @@ def described(question: Question, design: Design, finding: Mapping[str, Any]) ->
     machine = question.machines[design.machine]
     counts = finding["counts"]
     used = design.accelerators(counts)
-    plan = {**question.fixed, **design.plan(machine, counts)}
+    own = design.plan(machine, counts)
+    plan = {"model": question.asked.model, **_defaults(design, finding["plan"]), **own, **question.fixed}
     if finding["rate"] != question.rate or question.objective == "throughput":
         plan["rate"] = finding["rate"]
     percentiles = {m: finding[m] for m in ("ttft_s", "tpot_s", "e2e_s")}
     return {
         "plan": plan,
-        "command": command(plan),
+        "on": plan["on"],
+        "command": command_line("simulate", plan),
         "accelerators": used,
         "cost_usd_per_hour": machine.cost_usd_per_hour(used),
         "rate_requests_per_second": finding["rate"],
@@ -76,6 +49,16 @@ def described(question: Question, design: Design, finding: Mapping[str, Any]) ->
         "slo_binding": finding["binding"],
         **finding["metrics"],
     }
+
+
+def _defaults(design: Design, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine, and the model's or the engine's own number formats where they are not the usual ones and nothing was
+    asked."""
+    own = {"precision": [e.precision for e in design.engines], "kv_precision": [e.kv_precision for e in design.engines]}
+    formats = {
+        name: told[name] for name, asked in own.items() if not any(asked) and told.get(name) not in (None, USUAL_FORMAT)
+    }
+    return {"engine": told["engine"], **formats}
 
 
 def measured(run: Run, entries: Sequence[Entry], question: Question) -> list[dict[str, Any]]:

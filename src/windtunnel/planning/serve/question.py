@@ -59,7 +59,8 @@ class Machine:
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
     """``fixed``: options of ``simulate`` that hold for every plan. ``limits``: seconds by metric. ``percentile``: of
-    each metric that is held to its limit. ``rate``: requests a second; inf: all at once; None: a closed loop."""
+    each metric that is held to its limit. ``rate``: requests a second; inf: all at once; None: a closed loop.
+    ``narrowed``: the values that some options may take alone."""
 
     asked: PlanServeOptions
     fixed: Mapping[str, Any]
@@ -68,6 +69,7 @@ class Question:
     limits: Mapping[str, float]
     workload: Workload
     rate: float | None
+    narrowed: Mapping[str, tuple[Any, ...]]
 
     @property
     def percentile(self) -> float:
@@ -94,7 +96,7 @@ class Question:
         return build_workload(replace(workload_spec(self.options({"on": self.machines[0].on})), rate=rate))
 
 
-def read_question(options: PlanServeOptions) -> Question:
+def read_question(options: PlanServeOptions, narrowed: Mapping[str, tuple[Any, ...]] | None = None) -> Question:
     """Read the model, the clusters and the workload.
 
     Raises:
@@ -135,7 +137,7 @@ def read_question(options: PlanServeOptions) -> Question:
         spec = replace(spec, rate=NOMINAL_RATE)
     workload = build_workload(spec)
     rate = None if closed else _rate(spec.rate, workload)
-    return Question(options, fixed, machines, network, limits, workload, rate)
+    return Question(options, fixed, machines, network, limits, workload, rate, narrowed or {})
 
 
 def _rate(given: float | None, workload: Workload) -> float:

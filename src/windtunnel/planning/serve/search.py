@@ -190,8 +190,14 @@ def _rung(
             outcome.why_not[entry.finding["reason"] or BEHIND.format(requests)] += 1
             if "ratio" in entry.finding:
                 outcome.missed.append(entry)
-    outcome.rungs.append({"requests": requests, "designs": len(left)})
+    _count(outcome, requests, len(left))
     return left
+
+
+def _count(outcome: Outcome, requests: int, designs: int) -> None:
+    if not outcome.rungs or outcome.rungs[-1]["requests"] != requests:
+        outcome.rungs.append({"requests": requests, "designs": 0})
+    outcome.rungs[-1]["designs"] += designs
 
 
 def _best_of(question: Question, outcome: Outcome, entries: list[Entry], requests: int, number: int) -> list[Entry]:
@@ -248,7 +254,7 @@ def _last(question: Question, outcome: Outcome, run: Run, entries: list[Entry]) 
             else:
                 outcome.why_not[entry.finding["reason"]] += 1
                 outcome.missed.append(entry)
-    outcome.rungs.append({"requests": len(question.workload), "designs": tried})
+    _count(outcome, len(question.workload), tried)
 
 
 def _most(question: Question, outcome: Outcome, entry: Entry) -> int:

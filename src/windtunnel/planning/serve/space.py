@@ -160,10 +160,10 @@ def build_space(question: Question) -> Space:
 
 
 def _deployments(question: Question, replicas: tuple[int, ...] | None) -> tuple[str, ...]:
-    """Those to search: both where nothing is said, unless the export or the number of replicas is for one service."""
+    """Those to search: both where nothing is said, unless the number of replicas is."""
     asked = question.asked
     if asked.deployment is None:
-        alone = asked.export is not None or replicas is not None or question.workload.blocks is not None
+        alone = replicas is not None
         return ("colocated",) if alone else DEPLOYMENTS
     found = _listed(asked.deployment, "deployment")
     if found == ("both",):
@@ -193,9 +193,7 @@ class _Rules:
         self.network = question.network
         self.experts = has_experts(self.network)
         self.given = {name: _whole(getattr(asked, name), name) for name in ("tp", "pp", "dp", "ep")}
-        self.engines = (asked.export,) if asked.export else _listed(asked.engine, "engine")
-        if asked.export and "engine" in asked.model_fields_set:
-            _check_export(asked.export, _listed(asked.engine, "engine"))
+        self.engines = _listed(asked.engine, "engine")
         self.precisions = (None,) if asked.precision is None else _listed(asked.precision, "precision")
         for precision in self.precisions:
             serving_precision(self.network, precision)
@@ -203,6 +201,9 @@ class _Rules:
         for cache in self.caches:
             if cache is not None and cache not in BYTES:
                 raise unknown("kv_precision", cache, BYTES)
+            if cache is not None and cache not in question.narrowed.get("kv_precision", (cache,)):
+                accepted = ", ".join(question.narrowed["kv_precision"])
+                raise ScenarioError(f"kv_precision={cache} cannot be exported for {asked.export}; accepted: {accepted}")
         self.settings = {name: self._settings(name) for name in self.engines}
         self.why_not: Counter[str] = Counter()
         self.said = ""
@@ -306,11 +307,6 @@ def _check_experts(network: Network, ep: int, etp: int, tp: int, dp: int, expert
     if experts and (tp * dp) % ep:
         raise ScenarioError(f"ep={ep} does not divide the {tp * dp} ranks (tp x dp) of an engine's stage")
     check_experts(network, ep, etp, tp, tp * dp)
-
-
-def _check_export(export: str, engines: tuple[str, ...]) -> None:
-    if any(name.partition("@")[0] != export for name in engines):
-        raise ScenarioError(f"engine={','.join(engines)} cannot be exported for {export}; accepted: {export}")
 
 
 def _powers(most: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from windtunnel.planning.serve.bench import Bench, Trial, room
 from windtunnel.planning.serve.bracket import TOLERANCE, digits, fewest, highest
 from windtunnel.planning.serve.question import Question
 from windtunnel.planning.serve.space import NO_MEMORY, Design
-from windtunnel.planning.serve.trial import METRICS, Verdict, shown
+from windtunnel.planning.serve.trial import METRICS, Verdict, judge, shown
 
 BOUND = {
     "ttft_s": "TTFT: one prompt alone takes longer than the limit",
@@ -37,7 +37,7 @@ NEAR = 1.2
 """First step from the rate that was asked for to the highest one."""
 
 NO_FORMAT = "the machine has no price for this number format or kernel"
-NO_COUNT = "no number of engines that is allowed fits the cluster or the budget"
+NO_COUNT = "not even the fewest engines that are allowed fit the cluster or the budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +114,18 @@ def evaluate(shared: Shared, chunk: Chunk) -> tuple[Mapping[str, Any], dict[str,
 def _best(replicas: Sequence[int] | None, bench: Bench, job: Job) -> dict[str, Any]:
     """The counts of engines that are best; ``reason`` where there are none."""
     q, design = bench.question, job.design
+    most = room(q, design.machine)
+    one = design.accelerators([1] * len(design.engines))
+    allowed = [n for n in replicas if n * one <= most] if replicas is not None else list(range(1, most // one + 1))
+    if not allowed:
+        return {"reason": NO_COUNT}
     try:
         if not bench.fits(design):
             return {"reason": NO_MEMORY}
     except ScenarioError as error:
         return {"reason": NO_FORMAT, "said": str(error)}
-    most = room(q, design.machine)
     if design.apart:
         return (_both_pools if q.objective in ("cost", "energy") else _split)(bench, job, most)
-    largest = most // design.accelerators([1])
-    allowed = [n for n in replicas if n <= largest] if replicas is not None else list(range(1, largest + 1))
-    if not allowed:
-        return {"reason": NO_COUNT}
     bound = bench.bounds(design)
     worst = max(bound.least, key=lambda m: bound.least[m] / q.limits[m], default=None)
     if worst is not None and bound.least[worst] > q.limits[worst]:
@@ -164,8 +164,6 @@ def _both_pools(bench: Bench, job: Job, most: int) -> dict[str, Any]:
     """The fewest engines that run prompts, then the fewest that decode. TTFT does not depend on those that decode."""
     q, design = bench.question, job.design
     prefill, decode = (e.accelerators for e in design.engines)
-    if prefill + decode > most:
-        return {"reason": NO_COUNT}
     worth = most if job.most is None else min(most, job.most)
     guess = job.counts or (1, 1)
     trials: dict[tuple[int, int], Trial] = {}
@@ -201,8 +199,6 @@ def _split(bench: Bench, job: Job, most: int) -> dict[str, Any]:
     """All accelerators, split between the pools as is best of :data:`SPLITS` (or as ``counts`` say, with ``rate``)."""
     q, design = bench.question, job.design
     prefill, decode = (e.accelerators for e in design.engines)
-    if prefill + decode > most:
-        return {"reason": NO_COUNT}
     splits = [job.counts]
     if job.rate is None:
         first = [min(max(round(f * most / prefill), 1), (most - decode) // prefill) for f in SPLITS]
@@ -326,7 +322,20 @@ def _settled(replicas: Sequence[int] | None, bench: Bench, job: Job) -> dict[str
 
 def _told(bench: Bench, trial: Trial) -> dict[str, Any]:
     """With all metrics."""
-    return {**_found(bench.question, trial, 1), "metrics": shown(trial.result)}
+    result = trial.result
+    found = {**_found(bench.question, trial, 1), "metrics": shown(result), "plan": dict(result.plan)}
+    return {**found, "warnings": [*result.warnings, *_growing(bench.question, trial)]}
+
+
+def _growing(question: Question, trial: Trial) -> list[str]:
+    """A warning where the SLO is met on the whole, but not by the second half of the requests alone."""
+    end = judge(question, trial.result, halves=True)
+    if not trial.verdict.meets or end.meets:
+        return []
+    return [
+        f"the second half of the requests alone misses the SLO ({end.binding} {end.ratio:.2f} times its limit): "
+        "the load rises or a queue grows; a longer workload would tell"
+    ]
 
 
 def _plain(value: float | None) -> float | None:
