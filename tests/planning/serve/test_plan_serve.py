@@ -218,6 +218,7 @@ def test_the_length_of_rungs() -> None:
         ({"objective": "throughput", "rate": None, "arrivals": "closed:concurrency=4"}, "a closed loop has no rate"),
         ({"budget": 0.01}, "budget=0.01"),
         ({"on": "4xl5"}, "l5"),
+        ({"replicas": "9"}, "no plan can be tried: not even the fewest engines"),
     ],
 )
 def test_bad_input_is_one_clear_line(changed: dict[str, Any], said: str) -> None:

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from windtunnel.cost import load_calibration
+from windtunnel.errors import ScenarioError
 from windtunnel.planning.commands import command_line
 from windtunnel.planning.digest import digest
 from windtunnel.planning.fan_out import Crew, read_workers
@@ -218,7 +219,11 @@ def _curve(question: Question, entry: Entry) -> list[float]:
 def _nearest(
     question: Question, space: Space, outcome: Outcome, run: _Runner
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """(The plan that misses by least, the limit that it misses)."""
+    """(The plan that misses by least, the limit that it misses).
+
+    Raises:
+        ScenarioError: no plan could be simulated at all.
+    """
     close = [Entry(e.design, {**e.finding, "rate": question.rate}) for e in answer.close_misses(outcome, NEAREST)]
     plans = [
         answer.described(question, e.design, f)
@@ -228,7 +233,8 @@ def _nearest(
         plan = min(plans, key=lambda p: float("inf") if p["slo_ratio"] is None else p["slo_ratio"])
         return plan, answer.binding(question, plan) if plan["slo_binding"] else None
     if space.least is None:
-        return None, None
+        reason = max(outcome.why_not, key=lambda k: outcome.why_not[k])
+        raise ScenarioError(outcome.said or f"no plan can be tried: {reason}")
     design, needed, there = space.least
     machine = question.machines[design.machine]
     options = {"model": question.asked.model, **design.plan(machine, [1]), **question.fixed}

@@ -77,13 +77,14 @@ Pair = Callable[[Question, Space, Run, int | None], "list[Entry]"]
 class Outcome:
     """``good``: plans that meet the SLO on the whole workload, best first. ``missed``: those that do not, though there
     is no room for more engines. ``rungs``: how many designs were simulated with how many requests; ``pairs``: how many
-    disaggregated designs were made."""
+    disaggregated designs were made. ``said``: the first error of a design that the machine cannot run."""
 
     good: list[Entry] = field(default_factory=list)
     missed: list[Entry] = field(default_factory=list)
     why_not: Counter[str] = field(default_factory=Counter)
     rungs: list[dict[str, int]] = field(default_factory=list)
     pairs: int = 0
+    said: str = ""
 
 
 def rungs(requests: int) -> list[int]:
@@ -188,6 +189,7 @@ def _rung(
             left.append(entry)
         else:
             outcome.why_not[entry.finding["reason"] or BEHIND.format(requests)] += 1
+            outcome.said = outcome.said or entry.finding.get("said", "")
             if "ratio" in entry.finding:
                 outcome.missed.append(entry)
     _count(outcome, requests, len(left))
@@ -245,6 +247,7 @@ def _last(question: Question, outcome: Outcome, run: Run, entries: list[Entry]) 
         for entry in wave:
             if "score" not in entry.finding:
                 outcome.why_not[entry.finding["reason"] or DEARER] += 1
+                outcome.said = outcome.said or entry.finding.get("said", "")
                 if "ratio" in entry.finding:
                     outcome.missed.append(entry)
                 continue
