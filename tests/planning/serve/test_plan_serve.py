@@ -235,4 +235,5 @@ def test_progress_is_told() -> None:
     fractions = [f for f, _ in told]
     assert fractions == sorted(fractions)
     assert 0 < fractions[0] <= fractions[-1] <= 1
-    assert "USD a million tokens" in told[-1][1]
+    assert any("best so far 1x(max_batch=64 chunk=2048)" in best or "1x(chunk=2048" in best for _, best in told)
+    assert told[-1][1].partition(" simulations")[0].isdigit()

@@ -7,6 +7,7 @@ rest on longer and longer parts of the workload (:mod:`.bench`, :mod:`.work`), a
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -68,37 +69,42 @@ def plan_serve(
 
 
 class _Runner:
-    """Runs chunks on the crew, in order, and counts them."""
+    """Runs chunks on the crew, in order, counts them and tells how far it is."""
 
     def __init__(self, crew: Crew[Shared, Chunk], store: Store | None, progress: Progress | None) -> None:
         self._crew, self._store, self._progress = crew, store, progress
         self.simulated = self.resumed = 0
         self._stage = 0.0
-        self.said = ""
+        self._lead: tuple[float, str] | None = None
 
     def __call__(self, chunks: Sequence[Chunk]) -> list[list[dict[str, Any]]]:
         stored = self._store.keys if self._store is not None else frozenset[str]()
+        by_key = {key(chunk): chunk for chunk in chunks}
         found: dict[str, list[dict[str, Any]]] = {}
+        self._lead = None  # scores of another length cannot be compared
         for result in self._crew.run(chunks):
             rows = len(next(iter(result.table.values()), ()))
             self.simulated += rows
             self.resumed += rows if result.key in stored else 0
             found[result.key] = result.summary["findings"]
             if self._progress is not None:
-                self._progress(self._done(len(found) / len(chunks)), self._best(result.summary["findings"]))
-        self._stage += (1 - self._stage) / 3
-        return [found[key(chunk)] for chunk in chunks]
+                self._note(by_key[result.key], found[result.key])
+                best = "" if self._lead is None else f", best so far {self._lead[1]}"
+                self._progress(self._done(len(found) / len(chunks)), f"{self.simulated:,} simulations{best}")
+        self._stage = self._done(1.0)
+        return [found[text] for text in by_key]
 
     def _done(self, of_round: float) -> float:
         """How many rounds there will be is not known: each takes a third of what is left."""
         return self._stage + (1 - self._stage) / 3 * of_round
 
-    def _best(self, findings: Sequence[dict[str, Any]]) -> str:
-        for finding in findings:
-            usd = finding.get("cost_usd_per_million_tokens")
-            if finding.get("meets") and usd is not None:
-                self.said = f"{self.simulated} simulations, last to meet the SLO: {usd:.3g} USD a million tokens"
-        return self.said
+    def _note(self, chunk: Chunk, findings: Sequence[dict[str, Any]]) -> None:
+        for job, finding in zip(chunk, findings, strict=True):
+            score = finding.get("score")
+            if job.kind != "prompts" and finding.get("meets") and score is not None:
+                parts = job.design.text.partition(": ")[2].split(" | ")
+                name = " + ".join(f"{n}x({part})" for n, part in zip(finding["counts"], parts, strict=True))
+                self._lead = min(self._lead or (math.inf, ""), (score, name))
 
 
 def _identity(question: Question) -> dict[str, Any]:
