@@ -27,8 +27,9 @@ from windtunnel.serving.record import Record
 from windtunnel.serving.replica import Replica
 from windtunnel.serving.request import Request
 from windtunnel.serving.rules import RULES, Rules
-from windtunnel.serving.sizing import SWAP_BYTES, WATERMARK, Settings, Sized, size_engine
+from windtunnel.serving.sizing import SWAP_BYTES, WATERMARK, Settings, Sized, price_list, size_engine
 from windtunnel.serving.spec import NO_LIMIT, EngineSpec
+from windtunnel.serving.step_cost import StepCost
 from windtunnel.serving.workload.requests import Floats, Ints, Workload
 
 COMPILED_FROM = 3000
@@ -113,20 +114,42 @@ Prepared = Mapping[Role, Sequence[tuple[Pricer, Sized]]]
 
 
 def prepare(
-    scenario: SimulateScenario, workload: Workload, calibration: Calibration, known: Prepared | None = None
+    scenario: SimulateScenario,
+    workload: Workload,
+    calibration: Calibration,
+    known: Prepared | None = None,
+    costs: Mapping[Role, StepCost] | None = None,
 ) -> Prepared:
-    """Price lists and caches of the service's engines, for this workload. ``known``: pools that are ready.
+    """Price lists and caches of the service's engines, for this workload. ``known``: pools that are ready; ``costs``:
+    price lists that are (:func:`price_list_of`), of pools with one kind of engine.
 
     Raises:
         ScenarioError: a kernel or a number format that the machine has no price for.
     """
-    ready = known or {}
+    ready, priced = known or {}, costs or {}
     return {
         role: ready[role]
         if role in ready
-        else [_sized(scenario, role, setup, workload, calibration) for setup in setups]
+        else [_sized(scenario, role, setup, workload, calibration, priced.get(role)) for setup in setups]
         for role, setups in scenario.pools.items()
     }
+
+
+def price_list_of(
+    role: Role, scenarios: Sequence[SimulateScenario], workload: Workload, calibration: Calibration
+) -> StepCost:
+    """One price list for the engines of a pool in scenarios that differ in the tokens and sequences of an iteration
+    alone.
+
+    Raises:
+        ScenarioError: a kernel or a number format that the machine has no price for.
+    """
+    setups = [scenario.pools[role][0] for scenario in scenarios]
+    first, cluster = setups[0], scenarios[0].cluster
+    price = make_pricer(cluster, serving_runtime(first.engine), calibration)
+    settings = _settings(first, _rules(first), workload, role)
+    plans = [setup.plan for setup in setups]
+    return price_list(scenarios[0].network, cluster, first.engine, plans, price, workload, settings)
 
 
 def make_fleets(
@@ -156,13 +179,19 @@ def make_fleets(
 
 
 def _sized(
-    scenario: SimulateScenario, role: Role, setup: EngineSetup, workload: Workload, calibration: Calibration
-) -> tuple[Pricer, Sized]:
+    scenario: SimulateScenario, role: Role, setup: EngineSetup, workload: Workload, calibration: Calibration,
+    cost: StepCost | None = None,
+) -> tuple[Pricer, Sized]:  # fmt: skip
     cluster = scenario.cluster
     price = make_pricer(cluster, serving_runtime(setup.engine), calibration)
-    settings = _settings(setup, RULES["chunked" if setup.own_scheduler else setup.scheduler], workload, role)
+    settings = _settings(setup, _rules(setup), workload, role)
     per_byte = 1.0 / (calibration.copies.pcie * float(cluster.pcie_bytes_per_s))
-    return price, size_engine(scenario.network, cluster, setup.engine, setup.plan, price, workload, settings, per_byte)
+    network, engine = scenario.network, setup.engine
+    return price, size_engine(network, cluster, engine, setup.plan, price, workload, settings, per_byte, cost)
+
+
+def _rules(setup: EngineSetup) -> Rules:
+    return RULES["chunked" if setup.own_scheduler else setup.scheduler]
 
 
 def _is_compiled(

@@ -27,5 +27,6 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.17g}" if value != int(value) or abs(value) > 1e15 else f"{value:.0f}"
+        whole = value.is_integer() and abs(value) <= 1e15
+        return f"{value:.0f}" if whole else f"{value:.17g}"
     return str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,9 +56,9 @@ class Sized:
 
 def size_engine(
     network: Network, cluster: Cluster, engine: ServeEngine, plan: ServePlan, price: Pricer, workload: Workload,
-    settings: Settings, swap_s_per_byte: float,
+    settings: Settings, swap_s_per_byte: float, cost: StepCost | None = None,
 ) -> Sized:  # fmt: skip
-    """One engine for this workload.
+    """One engine for this workload. ``cost``: its price list, if there is one (:func:`price_list`).
 
     Raises:
         ScenarioError: a kernel or a number format that the machine has no price for.
@@ -66,12 +67,11 @@ def size_engine(
     dp = int(plan.layout.dp)
     ranks, copies = (dp, 1) if tied else (1, dp)
     slots = int(plan.layout.pp)
-    outputs = np.ones(1, np.int64) if settings.prompts_only else workload.output_tokens
-    longest = int(np.max(workload.input_tokens + outputs)) if len(workload) else 1
-    mean = float(np.mean(workload.input_tokens) + np.mean(outputs)) if len(workload) else 1.0
+    _, mean = _lengths(workload, settings)
     memory = serve_memory(network, plan, engine, cluster, mean)
-    places = max(min(-(-plan.max_sequences // slots), max(len(workload), 1)), 1)
-    cost = _cost(network, plan, engine, price, memory, settings.rules, places, longest, workload)
+    places = _places(plan, workload)
+    if cost is None:
+        cost = price_list(network, cluster, engine, [plan], price, workload, settings)
     units, state = cache_units(memory.layers.blocks, plan, cost.windows)
     whole = sum(units)
     room = max(memory.kv_budget, 0.0)
@@ -129,11 +129,50 @@ def cache_units(blocks: tuple[Block, ...], plan: ServePlan, windows: tuple[int, 
     return tuple(int(np.ceil(found[w] * plan.block_size)) for w in windows), int(np.ceil(state))
 
 
-def _cost(
-    network: Network, plan: ServePlan, engine: ServeEngine, price: Pricer, memory: ServeMemory, rules: Rules,
-    places: int, longest: int, workload: Workload,
+def price_list(
+    network: Network, cluster: Cluster, engine: ServeEngine, plans: Sequence[ServePlan], price: Pricer,
+    workload: Workload, settings: Settings,
 ) -> StepCost:  # fmt: skip
-    """The price list, as large as this workload can make iterations."""
+    """The price list of plans that differ in the tokens and sequences of an iteration alone, as large as this workload
+    can make iterations. Between the same points a larger list holds the same prices.
+
+    Raises:
+        ScenarioError: a kernel or a number format that the machine has no price for.
+    """
+    longest, mean = _lengths(workload, settings)
+    sizes = []
+    for plan in plans:
+        memory = serve_memory(network, plan, engine, cluster, mean)
+        sizes.append(_extent(network, plan, memory, settings.rules, longest, workload))
+    tokens, prompts, places, context = (max(column) for column in zip(*sizes, strict=True))
+    return compile_step(
+        network, plans[0], engine, price,
+        most_tokens=tokens,
+        most_prompt_tokens=prompts,
+        most_sequences=places,
+        most_context=context,
+        longest=longest,
+    )  # fmt: skip
+
+
+def _lengths(workload: Workload, settings: Settings) -> tuple[int, float]:
+    """(Tokens of the longest request, of the mean one)."""
+    if not len(workload):
+        return 1, 1.0
+    outputs = np.ones(1, np.int64) if settings.prompts_only else workload.output_tokens
+    return int(np.max(workload.input_tokens + outputs)), float(np.mean(workload.input_tokens) + np.mean(outputs))
+
+
+def _places(plan: ServePlan, workload: Workload) -> int:
+    """Sequences of an iteration at most."""
+    return max(min(-(-plan.max_sequences // int(plan.layout.pp)), max(len(workload), 1)), 1)
+
+
+def _extent(
+    network: Network, plan: ServePlan, memory: ServeMemory, rules: Rules, longest: int, workload: Workload
+) -> tuple[int, int, int, int]:
+    """(Tokens, tokens of prompts, sequences, context tokens of all decodes) of an iteration at most."""
+    places = _places(plan, workload)
     everything = int(np.sum(workload.input_tokens)) + int(np.sum(workload.output_tokens)) if len(workload) else 1
     prompts = min(plan.max_batched_tokens, everything)
     if not rules.limited:
@@ -148,11 +187,4 @@ def _cost(
         if units[0]:
             pool = plan.kv_blocks * sum(units) if plan.kv_blocks is not None else max(memory.kv_budget, 0.0)
             context = min(context, int(pool / units[0] * plan.block_size) + 2 * places)
-    return compile_step(
-        network, plan, engine, price,
-        most_tokens=prompts + places,
-        most_prompt_tokens=max(prompts, 1),
-        most_sequences=places,
-        most_context=max(context, 1),
-        longest=longest,
-    )  # fmt: skip
+    return prompts + places, max(prompts, 1), places, max(context, 1)

@@ -61,7 +61,7 @@ def plan_serve(
         store = None
         if options.store is not None:
             store = stack.enter_context(Store.open(options.store, "serve", _identity(question)))
-        shared = Shared(question, space.replicas)
+        shared = Shared(question, space.replicas, space.settings)
         crew: Crew[Shared, Chunk] = stack.enter_context(Crew(evaluate, shared, key, workers=workers, store=store))
         runner = _Runner(crew, store, progress)
         outcome = search(question, space, runner, pairs)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from windtunnel.cost import load_calibration
-from windtunnel.engine.fleet import Prepared, prepare
+from windtunnel.cost.calibration import Calibration
+from windtunnel.engine.fleet import Prepared, prepare, price_list_of
 from windtunnel.engine.simulate import simulate_workload
 from windtunnel.ops.fold import Pricer
 from windtunnel.planning.serve.bounds import Bounds, bounds
@@ -19,6 +21,7 @@ from windtunnel.planning.serve.trial import Verdict, judge
 from windtunnel.scenario.simulate import Role, simulate_scenario
 from windtunnel.scenario.simulation import SimulateResult
 from windtunnel.serving.sizing import Sized
+from windtunnel.serving.step_cost import StepCost
 
 KEPT = 24
 """Engines whose price lists are kept: a few megabytes each."""
@@ -37,11 +40,16 @@ class Trial:
 
 
 class Bench:
-    """Simulates designs of one question. Every trial sees the same requests: only what is compared differs."""
+    """Simulates designs of one question. Every trial sees the same requests: only what is compared differs.
 
-    def __init__(self, question: Question) -> None:
+    ``settings``: (chunk, max_batch) that are tried with each engine.
+    """
+
+    def __init__(self, question: Question, settings: Mapping[str, Sequence[tuple[int | None, int | None]]]) -> None:
         self.question = question
+        self.settings = settings
         self.trials: list[Trial] = []
+        self._costs: OrderedDict[tuple[int, Role, tuple[Any, ...]], StepCost] = OrderedDict()
         self._prepared: OrderedDict[tuple[int, Role, Engine], Sequence[tuple[Pricer, Sized]]] = OrderedDict()
 
     def prepared(self, design: Design) -> Prepared:
@@ -59,13 +67,34 @@ class Bench:
             plan = {**design.plan(q.machines[design.machine], [1] * len(keys)), "on": q.machines[design.machine].on}
             scenario = simulate_scenario(q.options(plan))
             calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
-            known = dict(prepare(scenario, q.workload, calibration, known))
+            missing = [(n, role) for n, (_, role, _) in enumerate(keys) if role not in known]
+            costs = {role: self._cost(design, n, role, calibration) for n, role in missing}
+            known = dict(prepare(scenario, q.workload, calibration, known, costs))
         for key in keys:
             self._prepared[key] = known[key[1]]
             self._prepared.move_to_end(key)
         while len(self._prepared) > KEPT:
             self._prepared.popitem(last=False)
         return known
+
+    def _cost(self, design: Design, number: int, role: Role, calibration: Calibration) -> StepCost:
+        """One price list for all settings of a layout: making it takes longer than a short simulation. ``number``: of
+        the engine in the design."""
+        q, engine = self.question, design.engines[number]
+        key = (design.machine, role, engine.layout)
+        if key not in self._costs:
+            machine = q.machines[design.machine]
+            scenarios = []
+            for chunk, max_batch in self.settings[engine.engine]:
+                engines = list(design.engines)
+                engines[number] = replace(engine, chunk=chunk, max_batch=max_batch)
+                plan = Design(design.machine, tuple(engines)).plan(machine, [1] * len(engines))
+                scenarios.append(simulate_scenario(q.options({**plan, "on": machine.on})))
+            self._costs[key] = price_list_of(role, scenarios, q.workload, calibration)
+            if len(self._costs) > KEPT:
+                self._costs.popitem(last=False)
+        self._costs.move_to_end(key)
+        return self._costs[key]
 
     def fits(self, design: Design) -> bool:
         return all(size.shortfall_bytes <= 0 for each in self.prepared(design).values() for _, size in each)

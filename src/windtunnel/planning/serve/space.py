@@ -117,7 +117,7 @@ _SHARED = ("engine", "precision", "kv_precision")
 class Space:
     """``colocated``: designs with one kind of engine. ``prefill``, ``decode``: engines that a disaggregated service on
     each machine may have. ``why_not``: the other plans by reason. ``least``: of those that do not fit, the one that
-    lacks least and its bytes needed and there."""
+    lacks least and its bytes needed and there. ``settings``: (chunk, max_batch) of each engine."""
 
     colocated: tuple[Design, ...]
     prefill: Mapping[int, tuple[Engine, ...]]
@@ -125,6 +125,7 @@ class Space:
     why_not: Mapping[str, int]
     least: tuple[Design, float, float] | None
     replicas: tuple[int, ...] | None
+    settings: Mapping[str, Sequence[tuple[int | None, int | None]]]
 
 
 def build_space(question: Question) -> Space:
@@ -156,6 +157,7 @@ def build_space(question: Question) -> Space:
         dict(rules.why_not),
         min(rules.lacking, key=lambda x: x[1] - x[2], default=None),
         replicas,
+        rules.settings,
     )
 
 

@@ -69,10 +69,12 @@ Chunk = tuple[Job, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shared:
-    """What all chunks have in common. ``replicas``: the only counts of engines that are allowed, or all."""
+    """What all chunks have in common. ``replicas``: the only counts of engines that are allowed, or all.
+    ``settings``: (chunk, max_batch) that are tried with each engine."""
 
     question: Question
     replicas: tuple[int, ...] | None
+    settings: Mapping[str, Sequence[tuple[int | None, int | None]]]
 
 
 _bench: tuple[Shared, Bench] | None = None
@@ -87,7 +89,7 @@ def evaluate(shared: Shared, chunk: Chunk) -> tuple[Mapping[str, Any], dict[str,
     """(Every simulation, as columns; a finding for each job, in their order)."""
     global _bench
     if _bench is None or _bench[0] is not shared:
-        _bench = (shared, Bench(shared.question))
+        _bench = (shared, Bench(shared.question, shared.settings))
     bench = _bench[1]
     bench.trials.clear()
     find: dict[str, Callable[[Bench, Job], dict[str, Any]]] = {
