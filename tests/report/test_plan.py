@@ -102,6 +102,13 @@ def test_what_differs(train_plans: PlanResult) -> None:
     assert differences(a, a) == []
 
 
+def test_pools_differ_from_one_kind_of_engine_as_a_whole() -> None:
+    apart = {"plan": {"on": "4xh100-sxm", "prefill": "2x(tp=1)", "decode": "1x(tp=2)"}}
+    one = {"plan": {"on": "4xh100-sxm", "replicas": 4, "chunk": 2048}}
+    assert differences(apart, one) == ["prefill=2x(tp=1)", "decode=1x(tp=2)"]
+    assert differences(one, apart) == ["tp=1", "replicas=4", "chunk=2048"]
+
+
 def test_reasons_are_sorted_and_shares_add_up(train_plans: PlanResult) -> None:
     assert reasons({"b": 1, "a": 1, "c": 5, "none": 0}) == [("c", 5), ("a", 1), ("b", 1)]
     said = text(train_plans, TRAIN)
@@ -192,6 +199,15 @@ def test_a_limit_that_is_only_just_met_is_told(serve_plans: PlanResult) -> None:
         assert "80 %: mean TPOT" in said
         assert ("by less than the prediction may be off" in said) is told
         assert (f"{1e3 * value * factor:.1f} ms at the upper end" in said) is told
+
+
+def test_a_long_curve_is_thinned_but_not_where_it_turns(serve_plans: PlanResult) -> None:
+    one = serve_plans.frontier[0]
+    many = [{**one, "rate_requests_per_second": float(i), "meets": i < 25} for i in range(1, 41)]
+    said = text(replace(serve_plans, frontier=many), SERVE)
+    table = said[said.index("Latency of the best as the rate rises") :].split("\n\n")[0].splitlines()[2:]
+    assert 6 <= len(table) <= 9
+    assert {line.split()[0] for line in table} >= {"1.00", "24.0", "25.0", "40.0"}
 
 
 def test_curves_are_by_plan_and_rise(serve_plans: PlanResult) -> None:
