@@ -18,7 +18,6 @@ from windtunnel.report.simulation import slo_text
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
 
-
 MOST_POINTS = 6
 """Of a plan's curve in the table; JSON has all."""
 
