@@ -7,6 +7,7 @@ import math
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from windtunnel.errors import ScenarioError
 from windtunnel.models import load_network
 from windtunnel.planning.export import EXPORTS, Exported, export
 from windtunnel.planning.export.megatron import uneven
+from windtunnel.planning.export.writer import UNSAID
 
 ENGINES = {"megatron": "megatron", "torchtitan": "fsdp", "deepspeed": "deepspeed"}
 STARTS = {"megatron": "$MEGATRON/pretrain_gpt.py", "torchtitan": "torchtitan.train", "deepspeed": "$TRAIN"}
@@ -191,7 +193,7 @@ def test_an_answer_of_train_is_exported(tool: str, changed: dict[str, Any], chec
     ("megatron", "llama-3.1-8b", {"precision": "tf32"}, "precision=tf32", "bf16"),
     ("megatron", "llama-3.1-8b", {"offload": "params:cpu"}, "offload=params:cpu", "optimizer:cpu"),
     ("megatron", "llama-3.1-8b", {"zero": 3, "offload": "optimizer:cpu"}, "offload=optimizer:cpu", "zero=1"),
-    ("megatron", "mixtral-8x7b", {"tp": 2, "etp": 1}, "sequence_parallel=False", "True"),
+    ("megatron", "mixtral-8x7b", {"tp": 2, "etp": 1}, "tp=2, sequence_parallel=False", "need sequence_parallel"),
     ("megatron", "mamba2-2.7b", {}, "model_type mamba2", "llama"),
     ("megatron", "mistral-7b-v0.1", {}, "seq=8192", "window of 4096"),
     ("megatron", "llama-3.1-8b", {"finetune": "lora:r=16"}, "finetune=lora", "full"),
@@ -201,7 +203,7 @@ def test_an_answer_of_train_is_exported(tool: str, changed: dict[str, Any], chec
     ("torchtitan", "mixtral-8x7b", {"zero": 3, "engine": "fsdp"}, "mixtral-8x7b", "llama3_8b"),
     ("torchtitan", "llama-3.1-8b", {"zero": 3, "pp": 32, "schedule": "interleaved", "engine": "fsdp"},
      "virtual_stages=1", "at least 2"),
-    ("torchtitan", "llama-3.1-8b", {"zero": 3, "cp": 4, "hsdp": 2, "engine": "fsdp"}, "hsdp=2", "multiples of cp=4"),
+    ("torchtitan", "llama-3.1-8b", {"zero": 3, "cp": 4, "hsdp": 2, "engine": "fsdp"}, "hsdp=2, cp=4", "a multiple of cp"),
     ("deepspeed", "llama-3.1-8b", {"pp": 2, "zero": 2, "engine": "deepspeed"}, "pp=2", "zero=1"),
     ("deepspeed", "llama-3.1-8b", {"tp": 2, "zero": 3, "engine": "deepspeed"}, "tp=2", "zero=2"),
     ("deepspeed", "llama-3.1-8b", {"zero": 3, "hsdp": 8, "engine": "deepspeed"}, "hsdp=8", "all data-parallel"),
@@ -218,6 +220,20 @@ def test_what_a_tool_cannot_run_is_refused(
     assert named in message
     assert accepted in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("tool", sorted(EXPORTS))
+def test_rules_take_arrays_of_plans(tool: str) -> None:
+    grid = np.array(list(product((1, 2), (1, 2, 4), (1, 2), (1, 2, 4), (0, 1, 2, 3), (1, 2))))
+    names = ("tp", "pp", "cp", "ep", "zero", "virtual_stages")
+    fields = {**UNSAID, **dict(zip(names, grid.T, strict=True)), "dp": np.full(len(grid), 4)}
+    network = load_network("mixtral-8x7b")
+    for rule in EXPORTS[tool].rules:
+        together = np.broadcast_to(rule.holds(fields, network), len(grid))
+        alone = [rule.holds({k: v if np.ndim(v) == 0 else v[i] for k, v in fields.items()}, network)
+                 for i in range(len(grid))]  # fmt: skip
+        assert together.tolist() == [bool(a) for a in alone]
+        assert set(rule.fields) <= set(UNSAID)
 
 
 def test_an_unknown_tool_is_refused() -> None:

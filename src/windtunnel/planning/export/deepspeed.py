@@ -10,7 +10,7 @@ from windtunnel.errors import ScenarioError
 from windtunnel.planning.export.model import Model, read_model
 from windtunnel.planning.export.shell import HERE, Expanded, command, script
 from windtunnel.planning.export.training import Training, about, placed, rendezvous, torchrun, training
-from windtunnel.planning.export.writer import Export, Exported, refused
+from windtunnel.planning.export.writer import Export, Exported, Rule
 
 TOOL = "deepspeed"
 
@@ -101,16 +101,6 @@ def _check(plan: Training) -> None:
                 raise needs(f"offload={what}:{device}", "recompute=full, and the host's memory (activations:cpu)")
         elif plan.zero < (least := where[what][device == "nvme"]):
             raise needs(f"offload={what}:{device}", f"zero={least} or more; zero is {plan.zero}")
-    if plan.hsdp is not None:
-        raise refused(TOOL, "hsdp", plan.hsdp, "none: ZeRO shards over all data-parallel ranks")
-    if plan.pp > 1 and plan.zero > 1:
-        raise needs(f"pp={plan.pp}", f"zero=0 or zero=1; zero is {plan.zero}")
-    if plan.pp > 1 and (plan.tp > 1 or plan.cp > 1):
-        raise needs(f"pp={plan.pp}", f"tp=1 and cp=1 in its configuration; they are {plan.tp} and {plan.cp}")
-    if plan.tp > 1 and plan.zero > 2:
-        raise needs(f"tp={plan.tp}", f"zero=2 or less; zero is {plan.zero}")
-    if plan.cp > 1 and plan.context_parallel != "ulysses":
-        raise refused(TOOL, "context_parallel", plan.context_parallel, "ulysses")
 
 
 DEEPSPEED = Export(
@@ -129,4 +119,18 @@ DEEPSPEED = Export(
         "context_parallel": ("ulysses",),
         "engine": ("deepspeed",),
     },
+    rules=(
+        Rule("pp > 1 needs zero=0 or zero=1", ("pp", "zero"), lambda p, _: (p["pp"] == 1) | (p["zero"] <= 1)),
+        Rule(
+            "pp > 1 needs tp=1 and cp=1 in its configuration",
+            ("pp", "tp", "cp"),
+            lambda p, _: (p["pp"] == 1) | ((p["tp"] == 1) & (p["cp"] == 1)),
+        ),
+        Rule("tp > 1 needs zero=2 or less", ("tp", "zero"), lambda p, _: (p["tp"] == 1) | (p["zero"] <= 2)),
+        Rule(
+            "ZeRO needs all data-parallel ranks to share what is sharded (no hsdp)",
+            ("hsdp",),
+            lambda p, _: p["hsdp"] == 0,
+        ),
+    ),
 )

@@ -12,7 +12,8 @@ from windtunnel.planning.export.megatron_model import model_options
 from windtunnel.planning.export.model import read_model
 from windtunnel.planning.export.shell import Expanded, command, script
 from windtunnel.planning.export.training import Training, about, placed, rendezvous, torchrun, training
-from windtunnel.planning.export.writer import Export, Exported, refused
+from windtunnel.planning.export.writer import Export, Exported, Rule, refused
+from windtunnel.scenario.checks import has_experts
 
 OPTIMIZERS = {"adamw": "adam", "adam": "adam", "sgd": "sgd", "sgd-momentum": "sgd"}
 
@@ -32,8 +33,6 @@ def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
     model = read_model(asked)
     notes = ["--mock-data stands for the data set: options given to launch.sh are added, and win"]
     nodes = placed(asked, told.world)
-    if model.experts is not None and told.tp > 1 and not told.sequence_parallel:
-        raise refused(TOOL, "sequence_parallel", False, f"True, for experts with tp={told.tp}")
     options = {
         **model_options(model, told.seq, notes),
         **_layout(told, model.network),
@@ -152,4 +151,11 @@ MEGATRON = Export(
         "offload": ("optimizer:cpu",),
         "engine": ("megatron",),
     },
+    rules=(
+        Rule(
+            "experts with tp > 1 need sequence_parallel",
+            ("tp", "sequence_parallel"),
+            lambda p, network: (p["tp"] == 1) | p["sequence_parallel"] | (not has_experts(network)),
+        ),
+    ),
 )
