@@ -44,9 +44,10 @@ MODEL_TYPES = {
 SCHEDULES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B"}
 """Those that are the same thing: its ZBVZeroBubble and DualPipeV fold two chunks on a rank, ours do not."""
 
-RECOMPUTE = {"none": "none", "selective": "selective", "full": "full"}
+LIGHTER = (0, 1, 2)
+"""Of the first and last chunk, those that hold a layer less than the others: none, the last, both."""
 
-OFFLOADED = {"optimizer": "cpu", "params": "cpu"}
+RECOMPUTE = {"none": "none", "selective": "selective", "full": "full"}
 
 TOOL = "torchtitan"
 
@@ -119,26 +120,24 @@ def _layout(plan: Training, network: Network) -> dict[str, Any]:
     }
     if plan.pp > 1:
         chunks, layers = plan.pp * plan.chunks, len(network.blocks)
-        each = -(-layers // chunks)
+        lighter = next(n for n in LIGHTER if (layers + n) % chunks == 0)
         options.update({
             f"{p}pipeline-parallel-schedule": SCHEDULES[plan.schedule],
-            f"{p}pipeline-parallel-layers-per-stage": each,
-            f"{p}pipeline-parallel-first-stage-less-layers": 0,
-            f"{p}pipeline-parallel-last-stage-less-layers": 0,
+            f"{p}pipeline-parallel-layers-per-stage": (layers + lighter) // chunks,
+            f"{p}pipeline-parallel-first-stage-less-layers": int(lighter > 1),
+            f"{p}pipeline-parallel-last-stage-less-layers": int(lighter > 0),
             f"{p}pipeline-parallel-microbatch-size": plan.micro_batch,
         })  # fmt: skip
     return options
 
 
-def _chunks(layers: int, chunks: Any) -> Any:
-    """Whether as many layers each as can be make this number of chunks."""
-    return -(-layers // -(-layers // chunks)) == chunks
+def _as_priced(layers: int, chunks: Any) -> Any:
+    """Whether it deals layers to chunks as they were priced: evenly, with one fewer in the last, or in both ends."""
+    even = [(layers + lighter) % chunks == 0 for lighter in LIGHTER]
+    return even[0] | even[1] | even[2]
 
 
 def _batch(plan: Training, model: Model) -> dict[str, Any]:
-    if plan.offload and dict(plan.offload) != OFFLOADED:
-        what = ",".join(f"{k}:{v}" for k, v in plan.offload.items())
-        raise refused(TOOL, "offload", what, "optimizer:cpu,params:cpu")
     overlapped = plan.engine.endswith("@async-tp")
     return {
         # With a pipeline the whole batch of a rank is one pass through it.
@@ -184,9 +183,9 @@ TORCHTITAN = Export(
             lambda p, _: (p["schedule"] != "interleaved") | (p["pp"] == 1) | (p["virtual_stages"] > 1),
         ),
         Rule(
-            "chunks of equal layers, the last one fewer, need another pp x virtual_stages",
+            "pp x virtual_stages needs to divide the layers, or those and one or two more",
             ("pp", "virtual_stages"),
-            lambda p, network: _chunks(len(network.blocks), p["pp"] * p["virtual_stages"]),
+            lambda p, network: _as_priced(len(network.blocks), p["pp"] * p["virtual_stages"]),
         ),
     ),
 )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from windtunnel.errors import ScenarioError
 from windtunnel.models.network import Network
 from windtunnel.scenario.text import shown
@@ -22,7 +24,7 @@ class Exported:
 
 UNSAID: Mapping[str, Any] = {
     "tp": 1, "pp": 1, "dp": 1, "cp": 1, "ep": 1, "etp": 1, "virtual_stages": 1, "schedule": "1f1b", "zero": 0,
-    "hsdp": 0, "sequence_parallel": False, "recompute": "none",
+    "hsdp": 0, "sequence_parallel": False, "recompute": "none", "optimizer": "adamw", "offload": "",
 }  # fmt: skip
 """Fields that a plan leaves out, as rules see them."""
 
@@ -38,6 +40,11 @@ class Rule:
     reason: str
     fields: tuple[str, ...]
     holds: Callable[[Mapping[str, Any], Network], Any]
+
+
+def offloads(plan: Mapping[str, Any], what: str) -> Any:
+    """Whether ``what`` (such as ``params:cpu``, or ``params``) is among what a plan, or each of several, offloads."""
+    return np.char.find(np.asarray(plan["offload"], str), what) >= 0
 
 
 @dataclass(frozen=True, slots=True)
