@@ -83,7 +83,6 @@ def _command(where: Place, size: int, model: Model, name: str) -> str:
         "--max_batch_size": engine.max_batch,
         "--max_num_tokens": engine.chunk,
         "--max_seq_len": engine.max_model_len,
-        "--kv_cache_free_gpu_memory_fraction": engine.memory_utilization,
         "--extra_llm_api_options": Expanded(f"$HERE/{name}"),
     }
     return command(program, options)
