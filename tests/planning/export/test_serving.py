@@ -239,3 +239,19 @@ def test_a_host_tier_takes_its_size(checks: Any) -> None:
     assert command.options["--kv-offloading-size"] == "64.0"
     exported = export("tensorrt-llm", plan("tensorrt-llm", tp=2, cache_tiers="host:64GiB"), asked)
     assert yaml.safe_load(exported.files["engine.yaml"])["kv_cache_config"]["host_cache_size"] == 2**35
+
+
+@pytest.mark.parametrize("tool", SERVING)
+def test_unlike_engines_stand_side_by_side(tool: str, checks: Any) -> None:
+    told = plan(tool, fleet="2x(tp=4)+1x(tp=8,max-batch=64)", tp=4, replicas=None)
+    found = written(checks, tool, told, "llama-3.1-70b", "16xh100-sxm")
+    assert [understood(tool, command)["tp"] for command in found] == [4, 4, 8]
+    most = {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}.get(tool, "--max_batch_size")
+    assert [command.options[most] for command in found] == ["256", "256", "64"]
+
+
+def test_what_is_beside_the_engines_is_noted() -> None:
+    told = plan("vllm", replicas=2, autoscale="min=1,max=4", router="least-loaded")
+    notes = export("vllm", told, {"model": "llama-3.1-8b", "on": "8xh100-sxm"}).notes
+    assert any("least-loaded" in note for note in notes)
+    assert any("min=1,max=4" in note for note in notes)
