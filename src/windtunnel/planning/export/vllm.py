@@ -18,7 +18,7 @@ from windtunnel.planning.export.serving import (
     other_checkpoint,
 )
 from windtunnel.planning.export.shell import Expanded, command
-from windtunnel.planning.export.writer import Export, Exported, refused
+from windtunnel.planning.export.writer import Export, Exported, Rule, check_rules, refused
 
 TOOL = "vllm"
 
@@ -28,6 +28,14 @@ ONLINE = {"fp8": "fp8"}
 """Precisions that it brings a 16-bit checkpoint to as it loads it, by the name of the method."""
 
 SCHEDULERS = ("chunked", "priority")
+
+RULES = (
+    Rule(
+        "expert parallelism needs ep=1 or all tp x dp ranks",
+        ("ep", "tp", "dp"),
+        lambda p, _: (p["ep"] == 1) | (p["ep"] == p["tp"] * p["dp"]),
+    ),
+)
 
 
 def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
@@ -42,8 +50,7 @@ def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
     for engine in pools:
         check(TOOL, engine, SCHEDULERS, ("prompt",))
         check_world(TOOL, engine, size)
-        if engine.ep not in (1, engine.tp * engine.dp):
-            raise refused(TOOL, "ep", engine.ep, f"1, or all tp x dp = {engine.tp * engine.dp} ranks")
+        check_rules(TOOL, RULES, engine.layout, model.network)
     if any(e.role == "prefill" for e in pools):
         notes.append("a proxy of your own sends each request to a prefill and then to a decode engine")
     lines: dict[int, list[str]] = {}
@@ -143,4 +150,5 @@ VLLM = Export(
         "kv_precision": tuple(KV),
         "engine": ("vllm",),
     },
+    rules=RULES,
 )

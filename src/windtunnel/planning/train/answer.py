@@ -77,7 +77,7 @@ class Searched:
 def plan_train(
     options: PlanTrainOptions,
     *,
-    narrowed: Mapping[str, Sequence[object]] | None = None,
+    narrowed: Mapping[str, Sequence[Any]] | None = None,
     progress: Progress | None = None,
 ) -> PlanResult:
     """The best of all legal plans, exactly. ``narrowed``: values that options may take where the user lists none;
@@ -150,7 +150,7 @@ def _search(question: Question, progress: Progress | None) -> Searched:
 def _identity(question: Question) -> dict[str, Any]:
     """Everything that the points of a search depend on."""
     options, axes = question.options, question.axes
-    asked = options.model_dump(exclude_unset=True, exclude_none=True, exclude={"workers", "store", "export"})
+    asked = options.model_dump(exclude_unset=True, exclude_none=True, exclude={"workers", "store"})
     constants = load_calibration(axes.cluster.accelerator, options.calibration)
     figures = (axes.network, axes.cluster, axes.engine.model_dump(), constants.model_dump())
     return {
