@@ -16,14 +16,14 @@ from windtunnel.planning.digest import digest
 from windtunnel.planning.fan_out import read_workers, run
 from windtunnel.planning.points import Found
 from windtunnel.planning.store import Store
-from windtunnel.planning.train.axes import SEARCHED, Axes
+from windtunnel.planning.train.axes import Axes
 from windtunnel.planning.train.chunks import Question, evaluate
 from windtunnel.planning.train.grid import HOST, LATE, MEMORY, SAME
 from windtunnel.planning.train.keep import Goal, Keep, Row, least_memory, order
 from windtunnel.planning.train.obvious import first_thought, why_it_lost
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.options import TrainOptions, read_options
-from windtunnel.scenario.plan_options import PlanTrainOptions
+from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 from windtunnel.scenario.plans import PlanResult
 from windtunnel.scenario.results import TrainResult
 
@@ -195,7 +195,7 @@ def _run_s(answer: TrainResult) -> float:
 def options_of(axes: Axes, row: Row) -> dict[str, Any]:
     """What ``train`` is asked for a row."""
     asked = dict(axes.fixed())
-    for name in SEARCHED:
+    for name in TRAIN_SEARCHED:
         value = row[name]
         if value is None or (name == "hsdp" and not value) or (name == "etp" and not has_experts(axes.network)):
             continue
@@ -263,13 +263,13 @@ def _result(axes: Axes, searched: Searched, answers: Answered) -> PlanResult:
     obvious = None
     if answers and (first := first_thought(axes)) is not None:
         winner = answers[0][1]
-        asked = {**axes.fixed(), **{k: v for k, v in first.plan.items() if k in SEARCHED}}
+        asked = {**axes.fixed(), **{k: v for k, v in first.plan.items() if k in TRAIN_SEARCHED}}
         obvious = {
             "plan": {k: v for k, v in asked.items() if k not in ("model", "on", "set")},
             "command": command_line("train", asked),
             "step_time_s": first.step_time_s,
             "ratio": first.step_time_s / winner.step_time_s,
-            "because": why_it_lost(first, winner),
+            "why": why_it_lost(first, winner),
         }
     warnings = [*axes.warnings, *(answers[0][1].warnings if answers else ())]
     runnable = None

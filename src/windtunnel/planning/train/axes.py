@@ -16,7 +16,7 @@ from windtunnel.scenario.checks import check_stages, check_tp, has_experts
 from windtunnel.scenario.engines import TrainEngine, load_engine
 from windtunnel.scenario.options import SCHEDULES, TrainOptions
 from windtunnel.scenario.own_engine import with_own_constants
-from windtunnel.scenario.plan_options import PlanTrainOptions
+from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 from windtunnel.scenario.text import shown
 from windtunnel.scenario.train import TRAIN_PRECISIONS
 
@@ -58,15 +58,8 @@ class Axes:
     def fixed(self) -> dict[str, object]:
         """The options of ``train`` that every plan has, as they were given."""
         asked = self.options.model_dump(exclude_unset=True, exclude_none=True)
-        searched = set(SEARCHED) | set(PlanTrainOptions.model_fields) - set(TrainOptions.model_fields)
+        searched = set(TRAIN_SEARCHED) | set(PlanTrainOptions.model_fields) - set(TrainOptions.model_fields)
         return {k: v for k, v in asked.items() if k not in searched}
-
-
-SEARCHED = (
-    "tp", "pp", "dp", "cp", "ep", "etp", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
-    "micro_batch", "recompute", "precision", "offload",
-)  # fmt: skip
-"""Options of ``train`` that are searched."""
 
 
 def make_axes(options: PlanTrainOptions, narrowed: Mapping[str, Sequence[Any]] | None = None) -> Axes:
