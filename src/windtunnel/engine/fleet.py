@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,18 +108,41 @@ def predicted_lengths(output_tokens: Ints, cv: float, seed: int) -> Ints:
     return np.maximum(np.rint(output_tokens * factor), 1).astype(np.int64)
 
 
+Prepared = Mapping[Role, Sequence[tuple[Pricer, Sized]]]
+"""The engines of each pool, priced and sized: what takes a workload's lengths and no arrival times or counts."""
+
+
+def prepare(
+    scenario: SimulateScenario, workload: Workload, calibration: Calibration, known: Prepared | None = None
+) -> Prepared:
+    """Price lists and caches of the service's engines, for this workload. ``known``: pools that are ready.
+
+    Raises:
+        ScenarioError: a kernel or a number format that the machine has no price for.
+    """
+    ready = known or {}
+    return {
+        role: ready[role]
+        if role in ready
+        else [_sized(scenario, role, setup, workload, calibration) for setup in setups]
+        for role, setups in scenario.pools.items()
+    }
+
+
 def make_fleets(
-    scenario: SimulateScenario, asked: Asked, calibration: Calibration, log_size: int
+    scenario: SimulateScenario, asked: Asked, calibration: Calibration, log_size: int, prepared: Prepared | None = None
 ) -> dict[Role, list[Fleet]]:
-    """Every engine of the service, numbered through the pools.
+    """Every engine of the service, numbered through the pools. ``prepared``: of such a scenario with other counts of
+    engines, or requests of these lengths at other times.
 
     Raises:
         ScenarioError: a policy that cannot be loaded, or a loop that cannot run it.
     """
     found: dict[Role, list[Fleet]] = {}
     index = 0
+    known = prepare(scenario, asked.workload, calibration) if prepared is None else prepared
     for role, setups in scenario.pools.items():
-        sized = [_sized(scenario, role, setup, asked.workload, calibration) for setup in setups]
+        sized = known[role]
         compiled = _is_compiled(scenario, setups, sized, len(asked.workload))
         rows = _Rows(scenario, asked, role, setups, compiled, calibration.copies)
         found[role] = []

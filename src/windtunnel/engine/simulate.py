@@ -12,7 +12,7 @@ import numpy as np
 
 from windtunnel.cost import load_calibration
 from windtunnel.engine.answer import sureness
-from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, make_fleets
+from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, Prepared, make_fleets
 from windtunnel.engine.intervals import Kind, sure
 from windtunnel.engine.replay import compared, replayed_log
 from windtunnel.engine.service import run_service
@@ -57,13 +57,18 @@ def simulate(options: SimulateOptions, *, progress: Progress | None = None) -> S
 
 
 def simulate_workload(
-    scenario: SimulateScenario, workload: Workload, *, progress: Progress | None = None
+    scenario: SimulateScenario,
+    workload: Workload,
+    *,
+    progress: Progress | None = None,
+    prepared: Prepared | None = None,
 ) -> SimulateResult:
-    """The answer for requests that are there already."""
+    """The answer for requests that are there already. ``prepared``: see
+    :func:`~windtunnel.engine.fleet.make_fleets`."""
     calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
     asked = Asked(scenario, workload)
-    fleets = make_fleets(scenario, asked, calibration, LOGGED)
+    fleets = make_fleets(scenario, asked, calibration, LOGGED, prepared)
     setting = _setting(scenario, fleets, calibrated, [*doubts, *_unused(scenario, workload)])
     slo, warmup = scenario.slo, scenario.options.warmup
     if setting.shortfall_bytes > 0:
@@ -162,8 +167,8 @@ def _outcome(fleets: Mapping[Role, Sequence[Fleet]], record: Record, workload: W
             name = role if len(each) == 1 else f"{role} {number + 1}"
             pools.append(_pool(name, fleet, own, [next(lives) for _ in fleet.replicas], record.end))
             tallies += [(t, fleet) for t in own]
-            for tally in own:
-                itl += np.asarray(tally.gaps, np.int64)
+            for replica, tally in zip(fleet.replicas, own, strict=True):
+                itl += np.asarray(getattr(replica, "gaps", tally.gaps), np.int64)
     apart = first is not last
     finish = np.where(last.finish >= 0, last.finish, first.finish) if apart else last.finish
     transfers = record.transfer[record.transfer > 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from windtunnel.scenario.plan_options import PlanTrainOptions
+from windtunnel.scenario.plan_options import PlanServeOptions, PlanTrainOptions
 from windtunnel.scenario.plans import PlanResult
 
 Progress = Callable[[float, str], None]
@@ -20,6 +20,20 @@ def plan_train(options: PlanTrainOptions, *, progress: Progress | None = None) -
     """
     from windtunnel.planning.exported import for_tool, with_files
     from windtunnel.planning.train import plan_train as search
+
+    options, narrowed = for_tool(options)
+    return with_files(search(options, narrowed=narrowed, progress=progress), options)
+
+
+def plan_serve(options: PlanServeOptions, *, progress: Progress | None = None) -> PlanResult:
+    """The best services for a workload and an SLO; see :mod:`windtunnel.planning.serve`. With ``export`` as
+    :func:`plan_train`.
+
+    Raises:
+        ScenarioError: the request is wrong. Where nothing is feasible the answer has ``feasible`` 0.
+    """
+    from windtunnel.planning.exported import for_tool, with_files
+    from windtunnel.planning.serve import plan_serve as search
 
     options, narrowed = for_tool(options)
     return with_files(search(options, narrowed=narrowed, progress=progress), options)

@@ -166,7 +166,9 @@ class CompiledEngine:
         ):
             cells = _view(name, rows * counts.columns).reshape(rows, counts.columns)
             made.cells |= {first + int(i): cells[i].tolist() for i in np.flatnonzero(cells[:, 0])}
-        made.gaps = _view(counts.gaps, BINS).tolist()
+        gaps = self.gaps
+        for i in np.flatnonzero(gaps).tolist():
+            made.gaps[i] = int(gaps[i])
         for field in ("busy", "iterations", "events", "batch_sum", "batch_max", "kv_peak", "kv_integral"):
             setattr(made, field, int(getattr(counts, field)))
         made.blocked = list(counts.blocked[: len(BLOCKED)])
@@ -175,6 +177,11 @@ class CompiledEngine:
         made.samples = [(r[0], r[1], r[2], r[3], r[4], r[5]) for r in samples.tolist()]
         made.log = [tuple(row) for row in _view(counts.log, 7 * counts.logged).reshape(-1, 7).tolist()]
         return made
+
+    @property
+    def gaps(self) -> Ints:
+        """Of the tally, as the array that the loop counts in."""
+        return _view(self._state.tally.gaps, BINS)
 
     @property
     def queue_integral(self) -> float:

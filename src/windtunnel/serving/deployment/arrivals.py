@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,13 +46,17 @@ class Arrivals:
         own = np.flatnonzero(after == OPEN)
         own_times = picoseconds(workload.arrival_s, "arrival")[own]
         order = np.argsort(own_times, kind="stable")
-        self.open = list(zip(own_times[order].tolist(), own[order].tolist(), strict=True))
-        """(time, request) of those that come at their own time, last first."""
-        self.open.reverse()
+        self.times, self.numbers = own_times[order], own[order]
+        """Of the requests that come at their own time, in that order."""
         self._next = np.flatnonzero(after == NEXT)[::-1].tolist()
         followers = np.flatnonzero(after >= 0)
         self._followers = followers[np.argsort(after[followers], kind="stable")]
         self._offsets = np.searchsorted(after[self._followers], np.arange(n + 1))
+
+    @cached_property
+    def open(self) -> list[tuple[int, int]]:
+        """(time, request) of those that come at their own time, last first."""
+        return list(zip(self.times[::-1].tolist(), self.numbers[::-1].tolist(), strict=True))
 
     def after(self, request: int, time: int) -> list[tuple[int, int]]:
         """(time, request) of those that the end of ``request`` at ``time`` starts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from windtunnel.serving.deployment.independent import Independent, independent
 from windtunnel.serving.deployment.loop import Loop
 from windtunnel.serving.deployment.service import Progress, Record, Service
+from windtunnel.serving.deployment.staged import Staged, staged
 from windtunnel.serving.workload.requests import Workload
 
 
@@ -24,4 +25,6 @@ def serve(service: Service, workload: Workload, progress: Progress | None = None
     """
     if independent(service, workload):
         return Independent(service, workload).run(progress)
+    if staged(service, workload):
+        return Staged(service, workload).run(progress)
     return Loop(service, workload).run(progress)

@@ -67,6 +67,17 @@ class Link:
         self.idle_time = IdleTime(self.channel.bytes_per_s)
         self.sending: dict[int, tuple[int, int, int]] = {}  # of each transfer: request, sender, when it began
 
+    def begin(self, transfer: KVTransfer, request: int, sender: int, now: int) -> None:
+        """The request's prompt is done on that replica."""
+        size = int(transfer.kv_bytes(request))
+        start = int(transfer.start[request])
+        idle_since = self.channel.idle_since(now)
+        if idle_since is not None:
+            self.idle_time.idle(idle_since, now)
+        if transfer.layerwise and 0 <= start < now:
+            size -= self.idle_time.send(start, now, size, transfer.layers)
+        self.sending[self.channel.start(now, size)] = (request, sender, now)
+
 
 class Handoff:
     """All links of a service. ``senders``: prefill replicas, which have a link each unless they share one."""
@@ -77,16 +88,8 @@ class Handoff:
 
     def begin(self, request: int, sender: int) -> None:
         """The request's prompt is done on that replica."""
-        transfer, now, number = self._transfer, self._agenda.now, self._number(sender)
-        link = self._links[number]
-        size = int(transfer.kv_bytes(request))
-        start = int(transfer.start[request])
-        idle_since = link.channel.idle_since(now)
-        if idle_since is not None:
-            link.idle_time.idle(idle_since, now)
-        if transfer.layerwise and 0 <= start < now:
-            size -= link.idle_time.send(start, now, size, transfer.layers)
-        link.sending[link.channel.start(now, size)] = (request, sender, now)
+        number = self._number(sender)
+        self._links[number].begin(self._transfer, request, sender, self._agenda.now)
         self._watch(number)
 
     def arrived(self, number: int) -> list[tuple[int, int]]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
+
+import numpy as np
 
 from windtunnel.errors import ScenarioError
 from windtunnel.serving.deployment.arrivals import Arrivals
 from windtunnel.serving.deployment.ledger import Ledger
-from windtunnel.serving.deployment.routers import Request, needs_state, routed
+from windtunnel.serving.deployment.routers import Request, RoundRobin, needs_state, routed
 from windtunnel.serving.deployment.service import Lifetime, Progress, Record, Service
 from windtunnel.serving.outcome import PS
 from windtunnel.serving.replica import NEVER, Load
@@ -80,6 +84,9 @@ class Independent:
 
     def assign(self) -> None:
         """Give every request that comes in time to its replica."""
+        if isinstance(self.pool.router, RoundRobin) and all(hasattr(r, "submit_all") for r in self.pool.replicas):
+            self._in_turn(self.pool.replicas)
+            return
         unseen = [_Unseen(i) for i in range(len(self.pool.replicas))]
         for time, number in reversed(self.arrivals.open):
             if time > self.until:
@@ -88,6 +95,19 @@ class Independent:
             self.pool.replicas[index].submit(number, time)
             self.ledger.arrival[number] = time
             self.ledger.replica[number] = index
+
+    def _in_turn(self, replicas: Sequence[Any]) -> None:
+        """The same, for compiled replicas that are served in turn: each is handed its requests at once."""
+        n = int(np.searchsorted(self.arrivals.times, self.until, side="right"))
+        times, numbers = self.arrivals.times[:n], self.arrivals.numbers[:n]
+        arrival, where = (
+            np.full(len(self.ledger.arrival), -1, np.int64),
+            np.full(len(self.ledger.arrival), -1, np.int64),
+        )
+        arrival[numbers], where[numbers] = times, np.arange(n) % len(replicas)
+        self.ledger.arrival, self.ledger.replica = arrival.tolist(), where.tolist()
+        for i, replica in enumerate(replicas):
+            replica.submit_all(numbers[i :: len(replicas)], times[i :: len(replicas)])
 
     def advance(self, now: int) -> None:
         for replica in self.pool.replicas:
