@@ -11,6 +11,7 @@ from typing import Any
 from windtunnel.cost import load_calibration
 from windtunnel.engine.train import train
 from windtunnel.errors import ScenarioError
+from windtunnel.models import load_network
 from windtunnel.planning.commands import command_line
 from windtunnel.planning.digest import digest
 from windtunnel.planning.fan_out import read_workers, run
@@ -26,6 +27,7 @@ from windtunnel.scenario.options import TrainOptions, read_options
 from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 from windtunnel.scenario.plans import PlanResult
 from windtunnel.scenario.results import TrainResult
+from windtunnel.scenario.train import usual_sequence
 
 Progress = Callable[[float, str], None]
 Answered = list[tuple[Row, TrainResult]]
@@ -117,12 +119,9 @@ def _with_goal(options: PlanTrainOptions) -> PlanTrainOptions:
 
 def _step_limit(options: PlanTrainOptions) -> float:
     """Seconds of a step, if nothing ever went wrong."""
-    from windtunnel.models import load_network
-
     assert options.tokens is not None
     assert options.days is not None
-    positions = load_network(options.model).max_positions
-    seq = options.seq or min(positions or 4096, 4096)
+    seq = options.seq or usual_sequence(load_network(options.model))
     steps = options.tokens / (float(options.global_batch or 1) * seq)
     return options.days * DAY / max(steps, 1.0)
 
@@ -240,8 +239,7 @@ def _brief(axes: Axes, row: Row) -> dict[str, Any]:
 
 def _figures(axes: Axes, row: Row, seconds: float, energy: float) -> dict[str, Any]:
     """What follows from a plan's time, energy and memory."""
-    seq = axes.options.seq or min(axes.network.max_positions or 4096, 4096)
-    tokens, price = float(axes.options.global_batch or 1) * seq, axes.cluster.price_usd_per_hour
+    tokens, price = float(axes.options.global_batch or 1) * axes.seq, axes.cluster.price_usd_per_hour
     gpus = row["gpus"]
     cost = None if not price else float(price) * gpus * seconds / 3600 / tokens * 1e6
     return {

@@ -8,17 +8,14 @@ from itertools import product
 from typing import Any, TypeVar
 
 from windtunnel.errors import ScenarioError, unknown
-from windtunnel.hardware import parse_cluster
 from windtunnel.hardware.machine import Cluster
-from windtunnel.models import load_network
 from windtunnel.models.network import Network
 from windtunnel.scenario.checks import check_stages, check_tp, has_experts
-from windtunnel.scenario.engines import TrainEngine, load_engine
+from windtunnel.scenario.engines import TrainEngine
 from windtunnel.scenario.options import SCHEDULES, TrainOptions
-from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 from windtunnel.scenario.text import shown
-from windtunnel.scenario.train import TRAIN_PRECISIONS
+from windtunnel.scenario.train import TRAIN_PRECISIONS, read_parties, usual_sequence
 
 RECOMPUTE = ("none", "selective", "full")
 PARTS, TIERS = ("optimizer", "params", "activations"), ("cpu", "nvme")
@@ -55,6 +52,11 @@ class Axes:
     refused: Mapping[str, int]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def seq(self) -> int:
+        """Tokens of a sequence."""
+        return self.options.seq or usual_sequence(self.network)
+
     def fixed(self) -> dict[str, object]:
         """The options of ``train`` that every plan has, as they were given."""
         asked = self.options.model_dump(exclude_unset=True, exclude_none=True)
@@ -68,12 +70,7 @@ def make_axes(options: PlanTrainOptions, narrowed: Mapping[str, Sequence[Any]] |
     Raises:
         ScenarioError: an unknown name, a list that cannot be read, or an option without any value left.
     """
-    network = load_network(options.model)
-    cluster = parse_cluster(options.on, dict(options.set))
-    loaded = load_engine(options.engine, "train")
-    assert isinstance(loaded, TrainEngine)
-    warnings: list[str] = []
-    engine = with_own_constants(loaded, options.calibration, warnings)
+    network, cluster, engine, warnings = read_parties(options)
     if options.global_batch is None:
         raise ScenarioError("global_batch is missing; say how many sequences a step has")
     can = narrowed or {}
