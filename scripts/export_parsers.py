@@ -1,9 +1,10 @@
 """What a tool's own argument parser or configuration classes accept, as names, types and choices.
 
 ``export_schemas.py`` runs this file inside an environment where the tool is installed without a GPU:
-``export_parsers.py TOOL STAND_INS`` prints one JSON object. ``STAND_INS`` (comma-separated) are packages that hold
-compiled code for GPUs and are not installed: importing them gives an empty module. Only facts about options are
-read: no default, no help text.
+``export_parsers.py TOOL STAND_INS SAMPLES`` prints one JSON object. ``STAND_INS`` (comma-separated) are packages that
+hold compiled code for GPUs and are not installed: importing them gives an empty module. ``SAMPLES`` is a file of what
+windtunnel writes for the tool (``export_samples.py``): the tool's parser has to take all of it. Only facts about
+options are kept: no default, no help text.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 MODULES = ("llama3", "deepseek_v3", "qwen3", "gpt_oss")
@@ -145,7 +147,11 @@ def of_models(model: Any, before: str = "") -> Iterator[tuple[str, dict[str, Any
                 yield from of_models(part, f"{before}{name}.")
 
 
-def vllm() -> dict[str, Any]:
+Read = tuple[dict[str, Any], Callable[[Any], Any]]
+"""What a tool accepts, and how it takes a sample."""
+
+
+def vllm() -> Read:
     """``vllm serve``."""
     import vllm.platforms
     from vllm.platforms.cpu import CpuPlatform
@@ -156,36 +162,51 @@ def vllm() -> dict[str, Any]:
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    accepted = of_parser(make_arg_parser(FlexibleArgumentParser()))
+    parser = make_arg_parser(FlexibleArgumentParser())
+    accepted = of_parser(parser)
     accepted["--kv-cache-dtype"]["choices"] = sorted(typing.get_args(CacheDType))  # the parser takes any text
     accepted["--quantization"]["choices"] = sorted(QUANTIZATION_METHODS)
-    return {"accepted": accepted}
+    return {"accepted": accepted}, parser.parse_args
 
 
-def sglang() -> dict[str, Any]:
+def sglang() -> Read:
     """``python -m sglang.launch_server``."""
     from sglang.srt.server_args import ServerArgs
 
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
-    return {"accepted": of_parser(parser)}
+    return {"accepted": of_parser(parser)}, parser.parse_args
 
 
-def megatron() -> dict[str, Any]:
+def megatron() -> Read:
     """``pretrain_gpt.py`` and every other script of Megatron-LM."""
-    from megatron.training.arguments import add_megatron_arguments
+    import torch
+    from megatron.training import arguments
 
-    return {"accepted": of_parser(add_megatron_arguments(argparse.ArgumentParser(allow_abbrev=False)))}
+    # Its checks ask what the GPU is: a Hopper.
+    arguments.get_device_arch_version = lambda: 9
+    torch.cuda.is_available = lambda: True
+    torch.cuda.device_count = lambda: 8
+    torch.cuda.get_device_capability = lambda *given: (9, 0)
+    torch.cuda.get_device_properties = lambda *given: types.SimpleNamespace(major=9, minor=0, name="H100")
+    os.environ.update(WORLD_SIZE="64", RANK="0")
+
+    def take(words: list[str]) -> None:
+        sys.argv = ["pretrain_gpt.py", *words]
+        os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "8" if "--use-megatron-fsdp" in words else "1"
+        arguments.validate_args(arguments.parse_args(), {})
+
+    return {"accepted": of_parser(arguments.add_megatron_arguments(argparse.ArgumentParser(allow_abbrev=False)))}, take
 
 
-def torchrun() -> dict[str, Any]:
+def torchrun() -> Read:
     """What starts the processes of every training framework."""
     from torch.distributed.run import get_args_parser
 
-    return {"accepted": of_parser(get_args_parser())}
+    return {"accepted": of_parser(get_args_parser())}, get_args_parser().parse_args
 
 
-def deepspeed() -> dict[str, Any]:
+def deepspeed() -> Read:
     """The configuration's blocks that are classes, the names of the others, and what a training script takes."""
     import deepspeed
     from deepspeed.module_inject.auto_ep_presets.base import AutoEPConfig
@@ -227,14 +248,23 @@ def deepspeed() -> dict[str, Any]:
         accepted[f"expert_parallel.{key}"] = of_annotation(hint)
     accepted.update(pipeline={"type": "dict"}, expert_parallel={"type": "dict"}, sequence_parallel_size={"type": "int"})
     script = of_parser(deepspeed.add_config_arguments(argparse.ArgumentParser()))
-    return {"accepted": {**accepted, **script}}
+
+    def take(sample: dict[str, Any]) -> None:
+        steps = sample["train_micro_batch_size_per_gpu"] * sample["gradient_accumulation_steps"]
+        world = sample["train_batch_size"] // steps * sample.get("sequence_parallel_size", 1)
+        config.dist.get_rank = lambda: 0
+        config.dist.get_world_size = lambda group=None: world
+        config.DeepSpeedConfig(sample)
+
+    return {"accepted": {**accepted, **script}}, take
 
 
-def torchtitan() -> dict[str, Any]:
+def torchtitan() -> Read:
     """``torchtitan.train``: the options that every configuration has, and the configurations with their sizes."""
     import torchtitan.tools.utils
 
     torchtitan.tools.utils.has_cuda_capability = lambda major, minor: True  # some configurations ask the GPU
+    from torchtitan.config import ConfigManager
     from torchtitan.distributed.activation_checkpoint import ActivationCheckpointingConfig
     from torchtitan.trainer import Trainer
 
@@ -260,7 +290,7 @@ def torchtitan() -> dict[str, Any]:
     names = [name for name, kind in vars(schedules).items() if isinstance(kind, type)]
     known = [n.removeprefix("Schedule") for n in names if n.startswith("Schedule")]
     accepted["--parallelism.pipeline-parallel-schedule"]["choices"] = sorted(known)
-    return {"accepted": accepted, "models": models}
+    return {"accepted": accepted, "models": models}, lambda words: ConfigManager().parse_args(words)
 
 
 def _dashed(kind: Any, before: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -304,7 +334,7 @@ def _experts(moe: Any) -> int:
     raise LookupError("a mixture of experts without a number of experts")
 
 
-READERS: dict[str, Callable[[], dict[str, Any]]] = {
+READERS: dict[str, Callable[[], Read]] = {
     "vllm": vllm, "sglang": sglang, "megatron": megatron, "torchtitan": torchtitan, "deepspeed": deepspeed,
     "torchrun": torchrun,
 }  # fmt: skip
@@ -317,7 +347,12 @@ def main() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     sys.meta_path.append(_StandIns(packages))
     answer, sys.stdout = sys.stdout, sys.stderr
-    print(json.dumps(READERS[tool]()), file=answer)
+    schema, take = READERS[tool]()
+    samples = json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))
+    for sample in samples:
+        print(sample, file=sys.stderr)  # the last one is the one that was not taken
+        take(sample)
+    print(json.dumps({"parsed": len(samples), **schema}), file=answer)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ Run it by hand, with PyTorch for CPU installed (``pip install -e .[torch]``), wh
 
 Each tool is installed from PyPI into a throwaway environment that also sees the packages of this one; packages with
 compiled code for GPUs are left out and stood in for by empty modules. Its own parser or configuration classes are
-then imported and asked (``export_parsers.py``). TensorRT-LLM's package on PyPI is a stub that fetches gigabytes from
-elsewhere: its schema, ``tensorrt-llm.json``, is written by hand from its documentation and is left alone here.
+then imported and asked (``export_parsers.py``), and handed what windtunnel writes for a grid of plans
+(``export_samples.py``). TensorRT-LLM's package on PyPI is a stub that fetches gigabytes from elsewhere: its schema,
+``tensorrt-llm.json``, is written by hand from its documentation and is left alone here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import venv
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from export_samples import samples
 
 FOLDER = Path(__file__).parent.parent / "tests" / "planning" / "export" / "schemas"
 READER = Path(__file__).with_name("export_parsers.py")
@@ -95,8 +98,14 @@ def schema(name: str, tool: Tool, folder: Path) -> dict[str, object]:
 
 
 def _read(name: str, tool: Tool, python: Path, folder: Path, environment: dict[str, str]) -> dict[str, object]:
+    given = folder / "samples.json"
+    given.write_text(json.dumps([] if name == "torchrun" else samples(name)), encoding="utf-8")
     ran = subprocess.run(
-        [python, READER, name, ",".join(tool.stand_ins)], capture_output=True, text=True, env=environment, cwd=folder
+        [python, READER, name, ",".join(tool.stand_ins), given],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
     )
     if ran.returncode:
         raise SystemExit(f"{name}: its parser could not be read\n{ran.stderr[-3000:]}")

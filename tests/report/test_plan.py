@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
@@ -19,8 +19,6 @@ from windtunnel.report.plan_words import advice, constraint_text, curves, differ
 from windtunnel.report.plot_plan import plot_plans
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.plan_options import (
-    SERVE_OBJECTIVES,
-    TRAIN_OBJECTIVES,
     PlanServeOptions,
     PlanTrainOptions,
 )
@@ -69,12 +67,12 @@ def test_runners_up_say_what_differs_and_by_how_much(train_plans: PlanResult) ->
     assert "1 of them within 2%" in said
 
 
-@pytest.mark.parametrize(("question", "objectives"), [("train", TRAIN_OBJECTIVES), ("serve", SERVE_OBJECTIVES)])
-def test_every_objective_has_words(question: str, objectives: tuple[str, ...]) -> None:
-    assert set(GOALS[question]) == set(objectives)
+@pytest.mark.parametrize(("question", "options"), [("train", PlanTrainOptions), ("serve", PlanServeOptions)])
+def test_every_objective_has_words(question: str, options: type[PlanTrainOptions] | type[PlanServeOptions]) -> None:
+    assert set(GOALS[question]) == set(get_args(options.model_fields["objective"].annotation))
 
 
-@pytest.mark.parametrize("objective", TRAIN_OBJECTIVES)
+@pytest.mark.parametrize("objective", GOALS["train"])
 def test_the_first_column_is_the_goal(train_plans: PlanResult, objective: str) -> None:
     said = text(replace(train_plans, objective=objective), TRAIN)
     words, figure = GOALS["train"][objective]
@@ -100,6 +98,13 @@ def test_what_differs(train_plans: PlanResult) -> None:
     assert differences({"plan": {"chunk": 8}}, {"plan": {"tp": 2}}) == ["chunk=8", "tp=1"]
     assert differences({"plan": {"tp": 2}}, {"plan": {"chunk": 8, "rate": 2}}) == ["tp=2", "chunk=default"]
     assert differences(a, a) == []
+
+
+def test_pools_differ_from_one_kind_of_engine_as_a_whole() -> None:
+    apart = {"plan": {"on": "4xh100-sxm", "prefill": "2x(tp=1)", "decode": "1x(tp=2)"}}
+    one = {"plan": {"on": "4xh100-sxm", "replicas": 4, "chunk": 2048}}
+    assert differences(apart, one) == ["prefill=2x(tp=1)", "decode=1x(tp=2)"]
+    assert differences(one, apart) == ["tp=1", "replicas=4", "chunk=2048"]
 
 
 def test_reasons_are_sorted_and_shares_add_up(train_plans: PlanResult) -> None:
@@ -192,6 +197,15 @@ def test_a_limit_that_is_only_just_met_is_told(serve_plans: PlanResult) -> None:
         assert "80 %: mean TPOT" in said
         assert ("by less than the prediction may be off" in said) is told
         assert (f"{1e3 * value * factor:.1f} ms at the upper end" in said) is told
+
+
+def test_a_long_curve_is_thinned_but_not_where_it_turns(serve_plans: PlanResult) -> None:
+    one = serve_plans.frontier[0]
+    many = [{**one, "rate_requests_per_second": float(i), "meets": i < 25} for i in range(1, 41)]
+    said = text(replace(serve_plans, frontier=many), SERVE)
+    table = said[said.index("Latency of the best as the rate rises") :].split("\n\n")[0].splitlines()[2:]
+    assert 6 <= len(table) <= 9
+    assert {line.split()[0] for line in table} >= {"1.00", "24.0", "25.0", "40.0"}
 
 
 def test_curves_are_by_plan_and_rise(serve_plans: PlanResult) -> None:

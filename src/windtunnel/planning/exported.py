@@ -11,10 +11,10 @@ from windtunnel.planning.export import EXPORTS, export
 from windtunnel.scenario.plan_options import PlanServeOptions, PlanTrainOptions
 from windtunnel.scenario.plans import PlanResult
 
-O = TypeVar("O", PlanTrainOptions, PlanServeOptions)  # noqa: E741
+Asked = TypeVar("Asked", PlanTrainOptions, PlanServeOptions)
 
 
-def for_tool(options: O) -> tuple[O, Mapping[str, tuple[Any, ...]]]:
+def for_tool(options: Asked) -> tuple[Asked, Mapping[str, tuple[Any, ...]]]:
     """The options with the tool's engine, and the values that others may take where the user lists none.
 
     Raises:

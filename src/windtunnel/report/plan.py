@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from textwrap import fill
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,6 +21,9 @@ from windtunnel.scenario.results import Bottleneck
 
 MOST_PARETO = 8
 """Rows of the Pareto table of services; JSON has all."""
+
+REASON_WIDTH = 56
+"""Columns after which a reason goes on in the next line."""
 
 REASON_COLUMNS = 12
 """Of a bar beside a reason, which takes much room itself."""
@@ -182,7 +186,7 @@ def _obvious(result: PlanResult) -> list[RenderableType]:
     found = result.obvious
     if not found:
         return []
-    lines = [Text(named(found, result), style="bold"), Text(str(found.get("why") or found["because"]))]
+    lines = [Text(named(found, result), style="bold"), Text(str(found["why"]))]
     return [section("Why the obvious plan lost", Group(*lines))]
 
 
@@ -191,7 +195,7 @@ def _why_not(result: PlanResult) -> list[RenderableType]:
     whole = sum(result.why_not.values()) + result.feasible
     if not found:
         return []
-    rows = ((r, n / whole, "yellow", (f"{n:,}", units.percent(n / whole))) for r, n in found)
+    rows = ((fill(r, REASON_WIDTH), n / whole, "yellow", (f"{n:,}", units.percent(n / whole))) for r, n in found)
     table = bars(rows, columns=REASON_COLUMNS)
     return [section(f"Why not the others: {whole - result.feasible:,} of {whole:,} combinations", table)]
 

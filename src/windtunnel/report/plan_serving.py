@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -16,6 +17,9 @@ from windtunnel.report.sections import band, per_million, section
 from windtunnel.report.simulation import slo_text
 from windtunnel.scenario.options import Options
 from windtunnel.scenario.plans import PlanResult
+
+MOST_POINTS = 6
+"""Of a plan's curve in the table; JSON has all."""
 
 
 def serve_figures(plan: Plan, options: Options) -> tuple[list[str], list[str]]:
@@ -91,7 +95,15 @@ def frontier_table(result: PlanResult, options: Options) -> list[RenderableType]
     shown = [RATE, OUTPUT, *latencies]
     table = grid(*("right",) * len(shown), "left")
     table.add_row(*(Text(f.title, style="dim") for f in shown), "")
-    for point in points:
+    for point in _telling(points):
         within = Text("") if point["meets"] else Text("misses the limits", style="red")
         table.add_row(*(f.text(point) for f in shown), within)
     return [section(f"Latency of {name} as the rate rises", table)]
+
+
+def _telling(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """At most some :data:`MOST_POINTS`, evenly spaced, and those where the limits begin to be missed."""
+    step = max(1, -(-len(points) // MOST_POINTS))
+    turns = {i for i in range(len(points) - 1) if points[i]["meets"] != points[i + 1]["meets"]}
+    shown = {*range(0, len(points), step), *turns, *(i + 1 for i in turns), len(points) - 1}
+    return [p for i, p in enumerate(points) if i in shown]

@@ -39,6 +39,10 @@ def named(plan: Plan, result: PlanResult) -> str:
 def differences(plan: Plan, best: Plan) -> list[str]:
     """The options in which a plan is not the best one, as ``pp=4``; the cluster, too."""
     mine, its = decided(plan), decided(best)
+    if ("prefill" in mine) != ("prefill" in its):
+        # One kind of engine against two: all of it is different.
+        mine = mine if "prefill" in mine else {"tp": 1, "replicas": 1, **mine}
+        return [f"{k}={_value(v)}" for k, v in mine.items() if v != its.get(k)]
     return [
         f"{k}={_value(v)}"
         for k in dict.fromkeys([*mine, *its])

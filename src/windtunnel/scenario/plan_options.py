@@ -21,13 +21,14 @@ EXPORTS: Mapping[str, str] = {
 }  # fmt: skip
 """Tools that the winner can be written for, and the question that they belong to."""
 
-TRAIN_OBJECTIVES = ("time", "cost", "energy", "tokens-per-gpu", "cluster")
-SERVE_OBJECTIVES = ("cost", "throughput", "latency", "energy")
-
-SEARCHED = (
-    "tp", "pp", "dp", "cp", "ep", "etp", "replicas", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
-    "micro_batch", "recompute", "offload", "precision", "kv_precision", "chunk", "max_batch", "deployment",
+TRAIN_SEARCHED = (
+    "tp", "pp", "dp", "cp", "ep", "etp", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
+    "micro_batch", "recompute", "precision", "offload",
 )  # fmt: skip
+SERVE_SEARCHED = (
+    "tp", "pp", "dp", "ep", "replicas", "precision", "kv_precision", "chunk", "max_batch", "deployment",
+)  # fmt: skip
+SEARCHED = tuple(dict.fromkeys((*TRAIN_SEARCHED, *SERVE_SEARCHED)))
 """Options of which a search takes several values; none means every legal one, or what the option says."""
 
 

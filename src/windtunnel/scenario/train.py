@@ -17,7 +17,7 @@ from windtunnel.models.network import Network
 from windtunnel.scenario.checks import check_experts, check_positions, check_stages, check_tp, has_experts
 from windtunnel.scenario.engines import TrainEngine, load_engine
 from windtunnel.scenario.layout import Layout
-from windtunnel.scenario.options import SCHEDULES, TrainOptions
+from windtunnel.scenario.options import SCHEDULES, Options, TrainOptions
 from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import OPTIMIZERS, Finetune, TrainPlan
 from windtunnel.scenario.text import lengths, named_parameters, number, shown
@@ -44,12 +44,7 @@ def train_scenario(options: TrainOptions) -> TrainScenario:
     Raises:
         ScenarioError: an unknown name or a plan that cannot be laid out.
     """
-    network = load_network(options.model)
-    cluster = parse_cluster(options.on, dict(options.set))
-    loaded = load_engine(options.engine, "train")
-    assert isinstance(loaded, TrainEngine)
-    warnings: list[str] = []
-    engine = with_own_constants(loaded, options.calibration, warnings)
+    network, cluster, engine, warnings = read_parties(options)
     layout = train_layout(options, network, cluster, warnings, 1 if engine.expert_tp == "one" else None)
     seq = _sequence(options, network, warnings)
     global_batch = _global_batch(options, layout, warnings)
@@ -101,6 +96,25 @@ def train_scenario(options: TrainOptions) -> TrainScenario:
     return TrainScenario(options, network, cluster, engine, plan, tuple(warnings))
 
 
+def read_parties(options: Options) -> tuple[Network, Cluster, TrainEngine, list[str]]:
+    """The model, the cluster, the framework, and what the user should know about how these were read.
+
+    Raises:
+        ScenarioError: an unknown name, or a file that cannot be used.
+    """
+    network = load_network(options.model)
+    cluster = parse_cluster(options.on, dict(options.set))
+    loaded = load_engine(options.engine, "train")
+    assert isinstance(loaded, TrainEngine)
+    warnings: list[str] = []
+    return network, cluster, with_own_constants(loaded, options.calibration, warnings), warnings
+
+
+def usual_sequence(network: Network) -> int:
+    """Tokens of a sequence where none are given."""
+    return min(network.max_positions or 4096, 4096)
+
+
 def train_layout(
     options: TrainOptions, network: Network, cluster: Cluster, warnings: list[str], etp: int | None = None
 ) -> Layout:
@@ -147,7 +161,7 @@ def train_layout(
 
 
 def _sequence(options: TrainOptions, network: Network, warnings: list[str]) -> int:
-    seq = options.seq or min(network.max_positions or 4096, 4096)
+    seq = options.seq or usual_sequence(network)
     if options.seq is None:
         warnings.append(f"seq was not given: {seq} is assumed")
     check_positions(network, "seq", seq, warnings)

@@ -41,6 +41,7 @@ def test_only_tensorrt_llm_is_checked_against_documentation(checks: Any) -> None
 
 def test_the_script_asks_for_the_versions_of_the_schemas(checks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "importlib.metadata", _Metadata())
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     spec = importlib.util.spec_from_file_location("export_schemas", ROOT / "scripts" / "export_schemas.py")
     assert spec is not None
     assert spec.loader is not None
@@ -58,6 +59,11 @@ class _Metadata:
     @staticmethod
     def version(package: str) -> str:
         return f"any {package}"
+
+
+@pytest.mark.parametrize("tool", sorted(set(EXPORTS) - {"tensorrt-llm"}))
+def test_the_tools_own_parser_took_what_was_written(tool: str, checks: Any) -> None:
+    assert checks.schema(tool)["parsed"] >= 200
 
 
 def test_torchtitan_has_the_configurations_of_these_sizes(checks: Any) -> None:

@@ -77,7 +77,8 @@ def plans(draw: st.DrawFn) -> tuple[str, str, dict[str, Any]]:
         tool, tp=tp, pp=pp, dp=dp, ep=draw(st.sampled_from([1, tp * dp])) if experts else 1,
         replicas=draw(st.integers(1, 64 // (tp * pp * dp))),
         precision=draw(st.sampled_from(["bf16", "fp16", "fp8", "w4a16", "nvfp4"])),
-        kv_precision=draw(st.sampled_from(searched["kv_precision"])), scheduler=draw(st.sampled_from(searched["scheduler"])),
+        kv_precision=draw(st.sampled_from(searched["kv_precision"])),
+        scheduler=draw(st.sampled_from(searched["scheduler"])),
         memory_utilization=draw(st.sampled_from([0.5, 0.9, 1.0])), chunk=draw(st.sampled_from([512, 16384])),
         max_batch=draw(st.sampled_from([1, 1024])), block_size=draw(st.sampled_from([16, 64])),
     )  # fmt: skip
@@ -153,8 +154,8 @@ def test_tensorrt_llm_copies_attention_over_ranks(checks: Any) -> None:
 def test_an_answer_of_simulate_is_exported(tool: str, checks: Any) -> None:
     asked = {"model": "llama-3.1-70b", "on": "16xh100-sxm", "chunk": 4096}
     answer = wt.simulate(
-        **asked, engine=tool, prefill="2x(tp=4,max-batch=8)", decode="1x(tp=8)", kv_precision="fp8", requests=5, rate=2.0,
-        input_length="200", output_length="20",
+        **asked, engine=tool, prefill="2x(tp=4,max-batch=8)", decode="1x(tp=8)", kv_precision="fp8", requests=5,
+        rate=2.0, input_length="200", output_length="20",
     )  # fmt: skip
     found = written(checks, tool, answer.plan, **asked)
     assert [understood(tool, c)["tp"] for c in found] == [4, 4, 8]
@@ -198,7 +199,7 @@ def test_the_server_in_front_of_tensorrt_llm_is_told_of_both_pools(checks: Any) 
 @pytest.mark.parametrize(("tool", "changed", "named", "accepted"), [
     ("vllm", {"scheduler": "orca"}, "scheduler=orca", "chunked"),
     ("vllm", {"engine": "sglang"}, "engine=sglang", "vllm"),
-    ("vllm", {"tp": 2, "dp": 4, "ep": 2}, "ep=2", "all tp x dp = 8"),
+    ("vllm", {"tp": 2, "dp": 4, "ep": 2}, "ep=2, tp=2, dp=4", "all tp x dp ranks"),
     ("vllm", {"preemption": "swap"}, "preemption=swap", "recompute"),
     ("vllm", {"kv_precision": "int8"}, "kv_precision=int8", "fp8"),
     ("vllm", {"tp": 8, "pp": 2, "dp": 2}, "dp=2", "at most 8"),
@@ -206,7 +207,7 @@ def test_the_server_in_front_of_tensorrt_llm_is_told_of_both_pools(checks: Any) 
     ("sglang", {"cache_tiers": "host:64GB"}, "cache_tiers=", "none"),
     ("sglang", {"reserve": "output"}, "reserve=output", "prompt"),
     ("tensorrt-llm", {"scheduler": "prefill-first"}, "scheduler=prefill-first", "chunked"),
-    ("tensorrt-llm", {"tp": 2, "dp": 2}, "dp=2", "1, with tp=2"),
+    ("tensorrt-llm", {"tp": 2, "dp": 2}, "tp=2, dp=2", "tp=1 or dp=1"),
     ("megatron", {}, "it trains", "serves"),
 ])  # fmt: skip
 def test_what_a_tool_cannot_run_is_refused(tool: str, changed: dict[str, Any], named: str, accepted: str) -> None:
@@ -238,3 +239,19 @@ def test_a_host_tier_takes_its_size(checks: Any) -> None:
     assert command.options["--kv-offloading-size"] == "64.0"
     exported = export("tensorrt-llm", plan("tensorrt-llm", tp=2, cache_tiers="host:64GiB"), asked)
     assert yaml.safe_load(exported.files["engine.yaml"])["kv_cache_config"]["host_cache_size"] == 2**35
+
+
+@pytest.mark.parametrize("tool", SERVING)
+def test_unlike_engines_stand_side_by_side(tool: str, checks: Any) -> None:
+    told = plan(tool, fleet="2x(tp=4)+1x(tp=8,max-batch=64)", tp=4, replicas=None)
+    found = written(checks, tool, told, "llama-3.1-70b", "16xh100-sxm")
+    assert [understood(tool, command)["tp"] for command in found] == [4, 4, 8]
+    most = {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}.get(tool, "--max_batch_size")
+    assert [command.options[most] for command in found] == ["256", "256", "64"]
+
+
+def test_what_is_beside_the_engines_is_noted() -> None:
+    told = plan("vllm", replicas=2, autoscale="min=1,max=4", router="least-loaded")
+    notes = export("vllm", told, {"model": "llama-3.1-8b", "on": "8xh100-sxm"}).notes
+    assert any("least-loaded" in note for note in notes)
+    assert any("min=1,max=4" in note for note in notes)

@@ -7,6 +7,7 @@ import math
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -14,11 +15,16 @@ from hypothesis import strategies as st
 import windtunnel as wt
 from windtunnel.errors import ScenarioError
 from windtunnel.models import load_network
+from windtunnel.parallel.stages import deal
 from windtunnel.planning.export import EXPORTS, Exported, export
 from windtunnel.planning.export.megatron import uneven
+from windtunnel.planning.export.writer import UNSAID
 
 ENGINES = {"megatron": "megatron", "torchtitan": "fsdp", "deepspeed": "deepspeed"}
 STARTS = {"megatron": "$MEGATRON/pretrain_gpt.py", "torchtitan": "torchtitan.train", "deepspeed": "$TRAIN"}
+
+LAYERS = {"llama3_8b": 32, "llama3_70b": 80, "llama3_405b": 126, "qwen3_30b_a3b": 48}
+"""Of models that torchtitan has a configuration of."""
 
 BASE: dict[str, Any] = {
     "tp": 1, "pp": 1, "dp": 64, "cp": 1, "ep": 1, "virtual_stages": 1, "schedule": "1f1b", "zero": 1,
@@ -55,7 +61,7 @@ def plans(draw: st.DrawFn) -> tuple[str, str, dict[str, Any]]:
         optimizer=draw(st.sampled_from(searched["optimizer"])), engine=ENGINES[tool],
     )  # fmt: skip
     if experts:
-        told |= {"ep": draw(st.sampled_from([1, 2, 4])), "etp": 1}
+        told |= {"ep": draw(st.sampled_from([1, 2, 4])), "etp": draw(st.sampled_from(sorted({1, tp})))}
     if cp > 1:
         told["context_parallel"] = draw(st.sampled_from(searched.get("context_parallel", ("ring", "ulysses"))))
     if told["zero"] == 3 and tool != "deepspeed" and draw(st.booleans()):
@@ -76,7 +82,7 @@ def written(tool: str, model: str, told: dict[str, Any]) -> Exported | None:
     return None
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.filter_too_much])
 @given(plans())
 def test_what_is_written_is_accepted_and_says_the_plan(checks: Any, drawn: tuple[str, str, dict[str, Any]]) -> None:
     tool, model, told = drawn
@@ -126,9 +132,11 @@ def torchtitan(command: Any, files: Any) -> dict[str, Any]:
     tp, pp, cp = (number(f"{p}{n}-parallel-degree") for n in ("tensor", "pipeline", "context"))
     shard, copies = number(f"{p}data-parallel-shard-degree"), number(f"{p}data-parallel-replicate-degree")
     assert tp * pp * cp * shard * copies == world(command)
-    layers = checks_layers(o["--config"])
+    layers = LAYERS.get(o["--config"], 61)
     micro = number(f"{p}pipeline-parallel-microbatch-size") if pp > 1 else number("training.local-batch-size")
-    chunks = -(-layers // number(f"{p}pipeline-parallel-layers-per-stage")) // pp if pp > 1 else 1
+    lighter = [f"{p}pipeline-parallel-{end}-stage-less-layers" for end in ("first", "last")] if pp > 1 else []
+    dealt = layers + sum(number(name) for name in lighter)
+    chunks = -(-dealt // number(f"{p}pipeline-parallel-layers-per-stage")) // pp if pp > 1 else 1
     if pp > 1:
         assert number("training.local-batch-size") * shard * copies == number("training.global-batch-size")
     (recompute,) = [word.partition(":")[2] for word in command.rest if word.startswith("activation-checkpoint:")]
@@ -137,11 +145,6 @@ def torchtitan(command: Any, files: Any) -> dict[str, Any]:
         "ep": number(f"{p}expert-parallel-degree"), "recompute": recompute, "micro_batch": micro,
         "global_batch": number("training.global-batch-size"), "seq": number("training.seq-len"), "shard": shard * cp,
     }  # fmt: skip
-
-
-def checks_layers(configuration: str) -> int:
-    """Layers of the models that torchtitan has a configuration of."""
-    return {"llama3_8b": 32, "llama3_70b": 80, "qwen3_30b_a3b": 48}.get(configuration, 61)
 
 
 def deepspeed(command: Any, files: Any) -> dict[str, Any]:
@@ -191,7 +194,7 @@ def test_an_answer_of_train_is_exported(tool: str, changed: dict[str, Any], chec
     ("megatron", "llama-3.1-8b", {"precision": "tf32"}, "precision=tf32", "bf16"),
     ("megatron", "llama-3.1-8b", {"offload": "params:cpu"}, "offload=params:cpu", "optimizer:cpu"),
     ("megatron", "llama-3.1-8b", {"zero": 3, "offload": "optimizer:cpu"}, "offload=optimizer:cpu", "zero=1"),
-    ("megatron", "mixtral-8x7b", {"tp": 2, "etp": 1}, "sequence_parallel=False", "True"),
+    ("megatron", "mixtral-8x7b", {"tp": 2, "etp": 1}, "tp=2, sequence_parallel=False", "need sequence_parallel"),
     ("megatron", "mamba2-2.7b", {}, "model_type mamba2", "llama"),
     ("megatron", "mistral-7b-v0.1", {}, "seq=8192", "window of 4096"),
     ("megatron", "llama-3.1-8b", {"finetune": "lora:r=16"}, "finetune=lora", "full"),
@@ -201,11 +204,17 @@ def test_an_answer_of_train_is_exported(tool: str, changed: dict[str, Any], chec
     ("torchtitan", "mixtral-8x7b", {"zero": 3, "engine": "fsdp"}, "mixtral-8x7b", "llama3_8b"),
     ("torchtitan", "llama-3.1-8b", {"zero": 3, "pp": 32, "schedule": "interleaved", "engine": "fsdp"},
      "virtual_stages=1", "at least 2"),
-    ("torchtitan", "llama-3.1-8b", {"zero": 3, "cp": 4, "hsdp": 2, "engine": "fsdp"}, "hsdp=2", "multiples of cp=4"),
+    ("torchtitan", "llama-3.1-8b", {"zero": 3, "cp": 4, "hsdp": 2, "engine": "fsdp"}, "hsdp=2", "a multiple of cp"),
     ("deepspeed", "llama-3.1-8b", {"pp": 2, "zero": 2, "engine": "deepspeed"}, "pp=2", "zero=1"),
-    ("deepspeed", "llama-3.1-8b", {"tp": 2, "zero": 3, "engine": "deepspeed"}, "tp=2", "zero=2"),
+    ("deepspeed", "mixtral-8x7b", {"ep": 8, "cp": 2, "zero": 3, "context_parallel": "ulysses", "engine": "deepspeed"},
+     "ep=8, zero=3, cp=2", "need cp=1"),
+    ("deepspeed", "mixtral-8x7b", {"tp": 2, "etp": 1, "engine": "deepspeed"}, "etp=1, tp=2", "etp=tp"),
     ("deepspeed", "llama-3.1-8b", {"zero": 3, "hsdp": 8, "engine": "deepspeed"}, "hsdp=8", "all data-parallel"),
     ("deepspeed", "llama-3.1-8b", {"cp": 2, "engine": "deepspeed"}, "context_parallel=ring", "ulysses"),
+    ("deepspeed", "llama-3.1-8b", {"offload": "optimizer:nvme", "zero": 2, "engine": "deepspeed"},
+     "offload=optimizer:nvme", "zero=3"),
+    ("deepspeed", "llama-3.1-8b", {"offload": "activations:cpu", "engine": "deepspeed"},
+     "offload=activations:cpu", "recompute=full"),
     ("deepspeed", "llama-3.1-8b", {"offload": "params:cpu", "engine": "deepspeed"}, "offload=params:cpu", "zero=3"),
     ("vllm", "llama-3.1-8b", {}, "it serves", "trains"),
 ])  # fmt: skip
@@ -220,6 +229,21 @@ def test_what_a_tool_cannot_run_is_refused(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("tool", sorted(EXPORTS))
+def test_rules_take_arrays_of_plans(tool: str) -> None:
+    grid = np.array(list(product((1, 2), (1, 2, 4), (1, 2), (1, 2, 4), (0, 1, 2, 3), (1, 2), (0, 1, 2))))
+    names = ("tp", "pp", "cp", "ep", "zero", "virtual_stages", "offload")
+    fields = {**UNSAID, **dict(zip(names, grid.T, strict=True)), "dp": np.full(len(grid), 4)}
+    fields["offload"] = np.array(["", "optimizer:cpu", "optimizer:nvme,params:cpu"])[fields["offload"]]
+    network = load_network("mixtral-8x7b")
+    for rule in EXPORTS[tool].rules:
+        together = np.broadcast_to(rule.holds(fields, network), len(grid))
+        alone = [rule.holds({k: v if np.ndim(v) == 0 else v[i] for k, v in fields.items()}, network)
+                 for i in range(len(grid))]  # fmt: skip
+        assert together.tolist() == [bool(a) for a in alone]
+        assert set(rule.fields) <= set(UNSAID)
+
+
 def test_an_unknown_tool_is_refused() -> None:
     with pytest.raises(ScenarioError, match="did you mean vllm"):
         export("vlm", plan(), {"model": "llama-3.1-8b", "on": "64xh100-sxm"})
@@ -230,6 +254,19 @@ def test_uneven_layers_are_dealt_as_they_were_priced() -> None:
     assert [chunk.count("t") for chunk in layout] == [7, *[8] * 14, 7]
     assert layout[0][0] == "E"
     assert layout[-1][-1] == "L"
+
+
+@pytest.mark.parametrize(("pp", "first", "last"), [(2, 0, 0), (16, 1, 1)])
+def test_torchtitan_deals_layers_as_they_were_priced(pp: int, first: int, last: int, checks: Any) -> None:
+    network = load_network("llama-3.1-405b")
+    told = plan(pp=pp, zero=3, precision="fp8", engine="fsdp")
+    exported = export("torchtitan", told, {"model": "llama-3.1-405b", "on": "64xh100-sxm"})
+    (command,) = checks.commands(exported.files["launch.sh"], STARTS["torchtitan"])
+    p = "--parallelism.pipeline-parallel-"
+    each = int(command.options[f"{p}layers-per-stage"])
+    assert [int(command.options[f"{p}{end}-stage-less-layers"]) for end in ("first", "last")] == [first, last]
+    held = [stage.layers for stage in deal(network, pp) for _ in range(stage.count)]
+    assert held == [each - first, *[each] * (pp - 2), each - last]
 
 
 @pytest.mark.parametrize("offload", ["optimizer:nvme", "optimizer:cpu,params:nvme", "optimizer:cpu"])

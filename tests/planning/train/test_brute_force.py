@@ -8,12 +8,12 @@ import pytest
 
 from windtunnel.engine.train import train
 from windtunnel.errors import ScenarioError
-from windtunnel.planning.train.axes import SEARCHED, make_axes
+from windtunnel.planning.train.axes import make_axes
 from windtunnel.planning.train.grid import Key, Refused
 from windtunnel.planning.train.keep import Goal, Keep
 from windtunnel.planning.train.price import Pricer
 from windtunnel.scenario.options import TrainOptions, read_options
-from windtunnel.scenario.plan_options import PlanTrainOptions
+from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 
 SPACES = {
     "dense": {
@@ -88,7 +88,7 @@ def searched(space, top=10**6, goal="time"):
 
 def identity(plan):
     """The options that were searched, as one key."""
-    values = {k: plan.get(k) for k in SEARCHED}
+    values = {k: plan.get(k) for k in TRAIN_SEARCHED}
     values["hsdp"] = values["hsdp"] or None
     return tuple(v if isinstance(v, str | bool) or v is None else int(v) for v in values.values())
 
@@ -96,7 +96,7 @@ def identity(plan):
 def asked_for(plan):
     """The options of ``train`` for a row of the search."""
     found = {}
-    for name in SEARCHED:
+    for name in TRAIN_SEARCHED:
         value = plan[name]
         if name == "hsdp" and not value:
             continue

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from windtunnel.errors import unknown
+from windtunnel.models import load_network
 from windtunnel.planning.export.deepspeed import DEEPSPEED
 from windtunnel.planning.export.megatron import MEGATRON
 from windtunnel.planning.export.sglang import SGLANG
 from windtunnel.planning.export.tensorrt_llm import TENSORRT_LLM
 from windtunnel.planning.export.torchtitan import TORCHTITAN
 from windtunnel.planning.export.vllm import VLLM
-from windtunnel.planning.export.writer import Export, Exported
+from windtunnel.planning.export.writer import Export, Exported, Rule
 
-__all__ = ["EXPORTS", "Export", "Exported", "export", "find_export"]
+__all__ = ["EXPORTS", "Export", "Exported", "Rule", "export", "find_export"]
 
 EXPORTS: Mapping[str, Export] = {
     each.tool: each for each in (VLLM, SGLANG, TENSORRT_LLM, MEGATRON, TORCHTITAN, DEEPSPEED)
@@ -47,5 +48,5 @@ def export(tool: str, plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Expo
         ScenarioError: no such tool, or one that cannot run the plan: the value, and what is accepted.
     """
     writer = find_export(tool)
-    writer.check(plan)
+    writer.check(plan, load_network(str(asked["model"])))
     return writer.write(plan, asked)

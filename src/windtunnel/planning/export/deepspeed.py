@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from windtunnel.errors import ScenarioError
 from windtunnel.planning.export.model import Model, read_model
 from windtunnel.planning.export.shell import HERE, Expanded, command, script
 from windtunnel.planning.export.training import Training, about, placed, rendezvous, torchrun, training
-from windtunnel.planning.export.writer import Export, Exported, refused
+from windtunnel.planning.export.writer import Export, Exported, Rule, offloads
+from windtunnel.scenario.checks import has_experts
 
 TOOL = "deepspeed"
 
@@ -25,7 +25,6 @@ def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
     """
     told = training(plan)
     model = read_model(asked)
-    _check(told)
     nodes = placed(asked, told.world)
     notes = [
         f"TRAIN is your own script: it makes the model {model.network.name} with sequences of {told.seq} tokens and "
@@ -90,29 +89,6 @@ def _zero(plan: Training) -> dict[str, Any]:
     return block
 
 
-def _check(plan: Training) -> None:
-    def needs(what: str, condition: str) -> ScenarioError:
-        return ScenarioError(f"--export {TOOL}: {what} needs {condition}")
-
-    where = {"optimizer": (1, 3), "params": (3, 3)}
-    for what, device in plan.offload.items():
-        if what == "activations":
-            if device != "cpu" or plan.recompute != "full":
-                raise needs(f"offload={what}:{device}", "recompute=full, and the host's memory (activations:cpu)")
-        elif plan.zero < (least := where[what][device == "nvme"]):
-            raise needs(f"offload={what}:{device}", f"zero={least} or more; zero is {plan.zero}")
-    if plan.hsdp is not None:
-        raise refused(TOOL, "hsdp", plan.hsdp, "none: ZeRO shards over all data-parallel ranks")
-    if plan.pp > 1 and plan.zero > 1:
-        raise needs(f"pp={plan.pp}", f"zero=0 or zero=1; zero is {plan.zero}")
-    if plan.pp > 1 and (plan.tp > 1 or plan.cp > 1):
-        raise needs(f"pp={plan.pp}", f"tp=1 and cp=1 in its configuration; they are {plan.tp} and {plan.cp}")
-    if plan.tp > 1 and plan.zero > 2:
-        raise needs(f"tp={plan.tp}", f"zero=2 or less; zero is {plan.zero}")
-    if plan.cp > 1 and plan.context_parallel != "ulysses":
-        raise refused(TOOL, "context_parallel", plan.context_parallel, "ulysses")
-
-
 DEEPSPEED = Export(
     tool=TOOL,
     kind="train",
@@ -129,4 +105,46 @@ DEEPSPEED = Export(
         "context_parallel": ("ulysses",),
         "engine": ("deepspeed",),
     },
+    rules=(
+        Rule(
+            "offload of the optimizer needs zero=1 or more, to nvme zero=3",
+            ("offload", "zero"),
+            lambda p, _: (
+                (~offloads(p, "optimizer:cpu") | (p["zero"] >= 1)) & (~offloads(p, "optimizer:nvme") | (p["zero"] == 3))
+            ),
+        ),
+        Rule(
+            "offload of params needs zero=3",
+            ("offload", "zero"),
+            lambda p, _: ~offloads(p, "params") | (p["zero"] == 3),
+        ),
+        Rule(
+            "offload of activations needs recompute=full, and the host's memory (activations:cpu)",
+            ("offload", "recompute"),
+            lambda p, _: ~offloads(p, "activations") | (offloads(p, "activations:cpu") & (p["recompute"] == "full")),
+        ),
+        Rule("pp > 1 needs zero=0 or zero=1", ("pp", "zero"), lambda p, _: (p["pp"] == 1) | (p["zero"] <= 1)),
+        Rule(
+            "pp > 1 needs tp=1 and cp=1 in its configuration",
+            ("pp", "tp", "cp"),
+            lambda p, _: (p["pp"] == 1) | ((p["tp"] == 1) & (p["cp"] == 1)),
+        ),
+        Rule(
+            "experts with ep > 1 and zero=3 need cp=1 and etp=1",
+            ("ep", "zero", "cp", "etp"),
+            lambda p, network: (
+                (p["ep"] == 1) | (p["zero"] < 3) | ((p["cp"] == 1) & (p["etp"] == 1)) | (not has_experts(network))
+            ),
+        ),
+        Rule(
+            "experts with ep=1 are split as attention is, and need etp=tp",
+            ("ep", "etp", "tp"),
+            lambda p, network: (p["ep"] > 1) | (p["etp"] == p["tp"]) | (not has_experts(network)),
+        ),
+        Rule(
+            "ZeRO needs all data-parallel ranks to share what is sharded (no hsdp)",
+            ("hsdp",),
+            lambda p, _: p["hsdp"] == 0,
+        ),
+    ),
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from windtunnel.errors import ScenarioError
 from windtunnel.models.network import Network
 from windtunnel.parallel.stages import deal
 from windtunnel.planning.export.megatron_model import model_options
 from windtunnel.planning.export.model import read_model
 from windtunnel.planning.export.shell import Expanded, command, script
 from windtunnel.planning.export.training import Training, about, placed, rendezvous, torchrun, training
-from windtunnel.planning.export.writer import Export, Exported, refused
+from windtunnel.planning.export.writer import Export, Exported, Rule, offloads
+from windtunnel.scenario.checks import has_experts
 
 OPTIMIZERS = {"adamw": "adam", "adam": "adam", "sgd": "sgd", "sgd-momentum": "sgd"}
 
@@ -32,8 +32,6 @@ def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
     model = read_model(asked)
     notes = ["--mock-data stands for the data set: options given to launch.sh are added, and win"]
     nodes = placed(asked, told.world)
-    if model.experts is not None and told.tp > 1 and not told.sequence_parallel:
-        raise refused(TOOL, "sequence_parallel", False, f"True, for experts with tp={told.tp}")
     options = {
         **model_options(model, told.seq, notes),
         **_layout(told, model.network),
@@ -105,14 +103,6 @@ def _memory(plan: Training) -> dict[str, Any]:
     elif plan.recompute == "selective":
         options["--recompute-granularity"] = "selective"
     if plan.offload:
-        if dict(plan.offload) != {"optimizer": "cpu"}:
-            what = ",".join(f"{k}:{v}" for k, v in plan.offload.items())
-            raise refused(TOOL, "offload", what, "optimizer:cpu")
-        if not 1 <= plan.zero <= 1 or OPTIMIZERS[plan.optimizer] != "adam":
-            raise ScenarioError(
-                f"--export {TOOL}: offload=optimizer:cpu needs zero=1 and adamw; they are zero={plan.zero} and "
-                f"{plan.optimizer}"
-            )
         options.update({
             "--optimizer-cpu-offload": True, "--optimizer-offload-fraction": 1.0,
             "--use-precision-aware-optimizer": True, "--overlap-cpu-optimizer-d2h-h2d": True,
@@ -152,4 +142,19 @@ MEGATRON = Export(
         "offload": ("optimizer:cpu",),
         "engine": ("megatron",),
     },
+    rules=(
+        Rule(
+            "offload=optimizer:cpu needs zero=1 and adamw or adam",
+            ("offload", "zero", "optimizer"),
+            lambda p, _: (
+                ~offloads(p, "optimizer")
+                | ((p["zero"] == 1) & ((p["optimizer"] == "adamw") | (p["optimizer"] == "adam")))
+            ),
+        ),
+        Rule(
+            "experts with tp > 1 need sequence_parallel",
+            ("tp", "sequence_parallel"),
+            lambda p, network: (p["tp"] == 1) | p["sequence_parallel"] | (not has_experts(network)),
+        ),
+    ),
 )

@@ -53,6 +53,11 @@ class Engine:
     def world(self) -> int:
         return self.tp * self.pp * self.dp
 
+    @property
+    def layout(self) -> dict[str, int]:
+        """The degrees as a plan has them."""
+        return {"tp": self.tp, "pp": self.pp, "dp": self.dp, "ep": self.ep}
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from windtunnel.errors import ScenarioError
 from windtunnel.models.network import Network
-from windtunnel.planning.export.service import Engine
-from windtunnel.planning.export.writer import refused
+from windtunnel.planning.export.model import Model
+from windtunnel.planning.export.service import Engine, Place, launch, place
+from windtunnel.planning.export.writer import Exported, refused
 from windtunnel.scenario.fleet import cache_tiers
 from windtunnel.scenario.serve import serving_precision
 
@@ -77,3 +78,20 @@ def host_cache_bytes(tool: str, engine: Engine) -> int:
         if tier.name != "host":
             raise refused(tool, "cache_tiers", engine.cache_tiers, "host:SIZE")
     return sum(t.capacity_bytes for t in tiers)
+
+
+def start_everywhere(
+    tool: str,
+    asked: Mapping[str, Any],
+    model: Model,
+    pools: Sequence[Engine],
+    notes: Sequence[str],
+    command: Callable[[Place, int], str],
+) -> Exported:
+    """One script that starts every engine. ``command``: of an engine on its n-th node."""
+    lines: dict[int, list[str]] = {}
+    places = place(pools, asked)
+    for where in places:
+        for node in range(where.nodes.count):
+            lines.setdefault(where.node + node, []).append(command(where, node))
+    return Exported(tool, {"launch.sh": launch(tool, asked, model, places, lines, notes)}, tuple(notes))

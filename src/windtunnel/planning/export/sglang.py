@@ -7,8 +7,8 @@ from typing import Any
 
 from windtunnel.planning.export.model import Model, read_model
 from windtunnel.planning.export.nodes import node_size
-from windtunnel.planning.export.service import Engine, Place, engines, launch, place
-from windtunnel.planning.export.serving import check, check_world, dtype, notes_on, other_checkpoint
+from windtunnel.planning.export.service import Engine, Place, engines
+from windtunnel.planning.export.serving import check, check_world, dtype, notes_on, other_checkpoint, start_everywhere
 from windtunnel.planning.export.shell import Expanded, command
 from windtunnel.planning.export.writer import Export, Exported, refused
 
@@ -38,12 +38,7 @@ def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
             raise refused(TOOL, "cache_tiers", engine.cache_tiers, "none: its tiers are sized by rank")
     if any(e.role == "prefill" for e in pools):
         notes.append("a router (sglang_router with --pd-disaggregation) sends each request to a pair of engines")
-    lines: dict[int, list[str]] = {}
-    places = place(pools, asked)
-    for where in places:
-        for node in range(where.nodes.count):
-            lines.setdefault(where.node + node, []).append(_command(where, node, size, model))
-    return Exported(TOOL, {"launch.sh": launch(TOOL, asked, model, places, lines, notes)}, tuple(notes))
+    return start_everywhere(TOOL, asked, model, pools, notes, lambda where, node: _command(where, node, size, model))
 
 
 def _command(where: Place, node: int, size: int, model: Model) -> str:

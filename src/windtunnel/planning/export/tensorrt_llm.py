@@ -12,7 +12,7 @@ from windtunnel.planning.export.nodes import node_size
 from windtunnel.planning.export.service import Engine, Place, engines, launch, place
 from windtunnel.planning.export.serving import check, host_cache_bytes, notes_on
 from windtunnel.planning.export.shell import Expanded, command
-from windtunnel.planning.export.writer import Export, Exported, refused
+from windtunnel.planning.export.writer import Export, Exported, Rule, check_rules, refused
 
 TOOL = "tensorrt-llm"
 
@@ -23,6 +23,14 @@ POLICIES = {"output": "GUARANTEED_NO_EVICT", "prompt": "MAX_UTILIZATION"}
 
 FRONT = 8080
 """Port of the server in front of disaggregated engines."""
+
+RULES = (
+    Rule(
+        "attention is split over ranks or copied on them: it needs tp=1 or dp=1",
+        ("tp", "dp"),
+        lambda p, _: (p["tp"] == 1) | (p["dp"] == 1),
+    ),
+)
 
 
 def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
@@ -35,8 +43,7 @@ def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
     pools = engines(plan, asked)
     for engine in pools:
         check(TOOL, engine, ("chunked",), tuple(POLICIES))
-        if engine.dp > 1 and engine.tp > 1:
-            raise refused(TOOL, "dp", engine.dp, f"1, with tp={engine.tp}: attention is split over ranks or copied")
+        check_rules(TOOL, RULES, engine.layout, model.network)
     notes = notes_on(plan, pools, model.network, ())
     names = [f"{e.role}{i}.yaml" if len(pools) > 1 else "engine.yaml" for i, e in enumerate(pools)]
     files = {name: _yaml(_settings(engine, model)) for name, engine in zip(names, pools, strict=True)}
@@ -76,7 +83,6 @@ def _command(where: Place, size: int, model: Model, name: str) -> str:
         "--max_batch_size": engine.max_batch,
         "--max_num_tokens": engine.chunk,
         "--max_seq_len": engine.max_model_len,
-        "--kv_cache_free_gpu_memory_fraction": engine.memory_utilization,
         "--extra_llm_api_options": Expanded(f"$HERE/{name}"),
     }
     return command(program, options)
@@ -155,4 +161,5 @@ TENSORRT_LLM = Export(
         "kv_precision": tuple(KV),
         "engine": ("tensorrt-llm",),
     },
+    rules=RULES,
 )

@@ -10,7 +10,7 @@ from windtunnel.models.network import Network
 from windtunnel.planning.export.model import Model, read_model
 from windtunnel.planning.export.shell import Expanded, command, script
 from windtunnel.planning.export.training import Training, about, placed, rendezvous, torchrun, training
-from windtunnel.planning.export.writer import Export, Exported, refused
+from windtunnel.planning.export.writer import Export, Exported, Rule, refused
 
 Sizes = tuple[int, int, int, int, int]
 
@@ -44,9 +44,10 @@ MODEL_TYPES = {
 SCHEDULES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B"}
 """Those that are the same thing: its ZBVZeroBubble and DualPipeV fold two chunks on a rank, ours do not."""
 
-RECOMPUTE = {"none": "none", "selective": "selective", "full": "full"}
+LIGHTER = (0, 1, 2)
+"""Of the first and last chunk, those that hold a layer less than the others: none, the last, both."""
 
-OFFLOADED = {"optimizer": "cpu", "params": "cpu"}
+RECOMPUTE = {"none": "none", "selective": "selective", "full": "full"}
 
 TOOL = "torchtitan"
 
@@ -93,8 +94,8 @@ def _configuration(model: Model, precision: str) -> tuple[str, str]:
     if found is None or not any(model.network.model_type in MODEL_TYPES[m] for m in modules):
         names = sorted(name for each in CONFIGURATIONS.values() for _, name in each.values())
         raise ScenarioError(
-            f"--export {TOOL}: it has no configuration of {model.network.name}; accepted: models of the kind and size of "
-            f"{', '.join(names)}"
+            f"--export {TOOL}: it has no configuration of {model.network.name}; accepted: models of the kind and size "
+            f"of {', '.join(names)}"
         )
     if precision not in found:
         raise refused(TOOL, "precision", precision, f"{', '.join(found)} for {model.network.name}")
@@ -104,13 +105,7 @@ def _configuration(model: Model, precision: str) -> tuple[str, str]:
 def _layout(plan: Training, network: Network) -> dict[str, Any]:
     shard = plan.dp
     if plan.hsdp is not None:
-        if plan.hsdp % plan.cp:
-            raise refused(TOOL, "hsdp", plan.hsdp, f"multiples of cp={plan.cp}: context-parallel ranks shard together")
         shard = plan.hsdp // plan.cp
-    if plan.etp not in (None, 1):
-        raise refused(TOOL, "etp", plan.etp, "1: expert parallelism takes whole experts")
-    if plan.cp > 1 and plan.context_parallel != "ring":
-        raise refused(TOOL, "context_parallel", plan.context_parallel, "ring")
     p = "--parallelism."
     options: dict[str, Any] = {
         f"{p}data-parallel-replicate-degree": plan.dp // shard,
@@ -125,28 +120,24 @@ def _layout(plan: Training, network: Network) -> dict[str, Any]:
     }
     if plan.pp > 1:
         chunks, layers = plan.pp * plan.chunks, len(network.blocks)
-        each = -(-layers // chunks)
-        if -(-layers // each) != chunks:
-            raise ScenarioError(
-                f"--export {TOOL}: pp x virtual_stages = {chunks} chunks of the {layers} layers of {network.name}: it "
-                f"would make {-(-layers // each)} of {each} layers; accepted: a number that divides {layers}"
-            )
-        if plan.schedule == "interleaved" and plan.chunks == 1:
-            raise refused(TOOL, "virtual_stages", 1, "at least 2 with schedule=interleaved")
+        lighter = next(n for n in LIGHTER if (layers + n) % chunks == 0)
         options.update({
             f"{p}pipeline-parallel-schedule": SCHEDULES[plan.schedule],
-            f"{p}pipeline-parallel-layers-per-stage": each,
-            f"{p}pipeline-parallel-first-stage-less-layers": 0,
-            f"{p}pipeline-parallel-last-stage-less-layers": 0,
+            f"{p}pipeline-parallel-layers-per-stage": (layers + lighter) // chunks,
+            f"{p}pipeline-parallel-first-stage-less-layers": int(lighter > 1),
+            f"{p}pipeline-parallel-last-stage-less-layers": int(lighter > 0),
             f"{p}pipeline-parallel-microbatch-size": plan.micro_batch,
         })  # fmt: skip
     return options
 
 
+def _as_priced(layers: int, chunks: Any) -> Any:
+    """Whether it deals layers to chunks as they were priced: evenly, with one fewer in the last, or in both ends."""
+    even = [(layers + lighter) % chunks == 0 for lighter in LIGHTER]
+    return even[0] | even[1] | even[2]
+
+
 def _batch(plan: Training, model: Model) -> dict[str, Any]:
-    if plan.offload and dict(plan.offload) != OFFLOADED:
-        what = ",".join(f"{k}:{v}" for k, v in plan.offload.items())
-        raise refused(TOOL, "offload", what, "optimizer:cpu,params:cpu")
     overlapped = plan.engine.endswith("@async-tp")
     return {
         # With a pipeline the whole batch of a rank is one pass through it.
@@ -180,4 +171,21 @@ TORCHTITAN = Export(
         "etp": (1,),
         "engine": ("fsdp",),
     },
+    rules=(
+        Rule(
+            "context-parallel ranks shard together: hsdp needs a multiple of cp",
+            ("hsdp", "cp"),
+            lambda p, _: p["hsdp"] % p["cp"] == 0,
+        ),
+        Rule(
+            "schedule=interleaved with pp > 1 needs at least 2 virtual_stages",
+            ("schedule", "pp", "virtual_stages"),
+            lambda p, _: (p["schedule"] != "interleaved") | (p["pp"] == 1) | (p["virtual_stages"] > 1),
+        ),
+        Rule(
+            "pp x virtual_stages needs to divide the layers, or those and one or two more",
+            ("pp", "virtual_stages"),
+            lambda p, network: _as_priced(len(network.blocks), p["pp"] * p["virtual_stages"]),
+        ),
+    ),
 )

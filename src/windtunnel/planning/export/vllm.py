@@ -8,7 +8,7 @@ from typing import Any
 from windtunnel.errors import ScenarioError
 from windtunnel.planning.export.model import Model, read_model
 from windtunnel.planning.export.nodes import node_size
-from windtunnel.planning.export.service import Engine, Place, engines, launch, place
+from windtunnel.planning.export.service import Engine, Place, engines
 from windtunnel.planning.export.serving import (
     check,
     check_world,
@@ -16,9 +16,10 @@ from windtunnel.planning.export.serving import (
     host_cache_bytes,
     notes_on,
     other_checkpoint,
+    start_everywhere,
 )
 from windtunnel.planning.export.shell import Expanded, command
-from windtunnel.planning.export.writer import Export, Exported, refused
+from windtunnel.planning.export.writer import Export, Exported, Rule, check_rules, refused
 
 TOOL = "vllm"
 
@@ -28,6 +29,14 @@ ONLINE = {"fp8": "fp8"}
 """Precisions that it brings a 16-bit checkpoint to as it loads it, by the name of the method."""
 
 SCHEDULERS = ("chunked", "priority")
+
+RULES = (
+    Rule(
+        "expert parallelism needs ep=1 or all tp x dp ranks",
+        ("ep", "tp", "dp"),
+        lambda p, _: (p["ep"] == 1) | (p["ep"] == p["tp"] * p["dp"]),
+    ),
+)
 
 
 def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
@@ -42,16 +51,10 @@ def write(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> Exported:
     for engine in pools:
         check(TOOL, engine, SCHEDULERS, ("prompt",))
         check_world(TOOL, engine, size)
-        if engine.ep not in (1, engine.tp * engine.dp):
-            raise refused(TOOL, "ep", engine.ep, f"1, or all tp x dp = {engine.tp * engine.dp} ranks")
+        check_rules(TOOL, RULES, engine.layout, model.network)
     if any(e.role == "prefill" for e in pools):
         notes.append("a proxy of your own sends each request to a prefill and then to a decode engine")
-    lines: dict[int, list[str]] = {}
-    places = place(pools, asked)
-    for where in places:
-        for node in range(where.nodes.count):
-            lines.setdefault(where.node + node, []).append(_command(where, node, size, model))
-    return Exported(TOOL, {"launch.sh": launch(TOOL, asked, model, places, lines, notes)}, tuple(notes))
+    return start_everywhere(TOOL, asked, model, pools, notes, lambda where, node: _command(where, node, size, model))
 
 
 def _command(where: Place, node: int, size: int, model: Model) -> str:
@@ -143,4 +146,5 @@ VLLM = Export(
         "kv_precision": tuple(KV),
         "engine": ("vllm",),
     },
+    rules=RULES,
 )

@@ -11,21 +11,23 @@ from typing import Any
 from windtunnel.cost import load_calibration
 from windtunnel.engine.train import train
 from windtunnel.errors import ScenarioError
+from windtunnel.models import load_network
 from windtunnel.planning.commands import command_line
 from windtunnel.planning.digest import digest
 from windtunnel.planning.fan_out import read_workers, run
 from windtunnel.planning.points import Found
 from windtunnel.planning.store import Store
-from windtunnel.planning.train.axes import SEARCHED, Axes
+from windtunnel.planning.train.axes import Axes
 from windtunnel.planning.train.chunks import Question, evaluate
 from windtunnel.planning.train.grid import HOST, LATE, MEMORY, SAME
 from windtunnel.planning.train.keep import Goal, Keep, Row, least_memory, order
 from windtunnel.planning.train.obvious import first_thought, why_it_lost
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.options import TrainOptions, read_options
-from windtunnel.scenario.plan_options import PlanTrainOptions
+from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 from windtunnel.scenario.plans import PlanResult
 from windtunnel.scenario.results import TrainResult
+from windtunnel.scenario.train import usual_sequence
 
 Progress = Callable[[float, str], None]
 Answered = list[tuple[Row, TrainResult]]
@@ -77,7 +79,7 @@ class Searched:
 def plan_train(
     options: PlanTrainOptions,
     *,
-    narrowed: Mapping[str, Sequence[object]] | None = None,
+    narrowed: Mapping[str, Sequence[Any]] | None = None,
     progress: Progress | None = None,
 ) -> PlanResult:
     """The best of all legal plans, exactly. ``narrowed``: values that options may take where the user lists none;
@@ -117,12 +119,9 @@ def _with_goal(options: PlanTrainOptions) -> PlanTrainOptions:
 
 def _step_limit(options: PlanTrainOptions) -> float:
     """Seconds of a step, if nothing ever went wrong."""
-    from windtunnel.models import load_network
-
     assert options.tokens is not None
     assert options.days is not None
-    positions = load_network(options.model).max_positions
-    seq = options.seq or min(positions or 4096, 4096)
+    seq = options.seq or usual_sequence(load_network(options.model))
     steps = options.tokens / (float(options.global_batch or 1) * seq)
     return options.days * DAY / max(steps, 1.0)
 
@@ -150,7 +149,7 @@ def _search(question: Question, progress: Progress | None) -> Searched:
 def _identity(question: Question) -> dict[str, Any]:
     """Everything that the points of a search depend on."""
     options, axes = question.options, question.axes
-    asked = options.model_dump(exclude_unset=True, exclude_none=True, exclude={"workers", "store", "export"})
+    asked = options.model_dump(exclude_unset=True, exclude_none=True, exclude={"workers", "store"})
     constants = load_calibration(axes.cluster.accelerator, options.calibration)
     figures = (axes.network, axes.cluster, axes.engine.model_dump(), constants.model_dump())
     return {
@@ -195,7 +194,7 @@ def _run_s(answer: TrainResult) -> float:
 def options_of(axes: Axes, row: Row) -> dict[str, Any]:
     """What ``train`` is asked for a row."""
     asked = dict(axes.fixed())
-    for name in SEARCHED:
+    for name in TRAIN_SEARCHED:
         value = row[name]
         if value is None or (name == "hsdp" and not value) or (name == "etp" and not has_experts(axes.network)):
             continue
@@ -240,8 +239,7 @@ def _brief(axes: Axes, row: Row) -> dict[str, Any]:
 
 def _figures(axes: Axes, row: Row, seconds: float, energy: float) -> dict[str, Any]:
     """What follows from a plan's time, energy and memory."""
-    seq = axes.options.seq or min(axes.network.max_positions or 4096, 4096)
-    tokens, price = float(axes.options.global_batch or 1) * seq, axes.cluster.price_usd_per_hour
+    tokens, price = float(axes.options.global_batch or 1) * axes.seq, axes.cluster.price_usd_per_hour
     gpus = row["gpus"]
     cost = None if not price else float(price) * gpus * seconds / 3600 / tokens * 1e6
     return {
@@ -263,13 +261,13 @@ def _result(axes: Axes, searched: Searched, answers: Answered) -> PlanResult:
     obvious = None
     if answers and (first := first_thought(axes)) is not None:
         winner = answers[0][1]
-        asked = {**axes.fixed(), **{k: v for k, v in first.plan.items() if k in SEARCHED}}
+        asked = {**axes.fixed(), **{k: v for k, v in first.plan.items() if k in TRAIN_SEARCHED}}
         obvious = {
             "plan": {k: v for k, v in asked.items() if k not in ("model", "on", "set")},
             "command": command_line("train", asked),
             "step_time_s": first.step_time_s,
             "ratio": first.step_time_s / winner.step_time_s,
-            "because": why_it_lost(first, winner),
+            "why": why_it_lost(first, winner),
         }
     warnings = [*axes.warnings, *(answers[0][1].warnings if answers else ())]
     runnable = None

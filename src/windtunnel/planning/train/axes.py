@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from windtunnel.errors import ScenarioError, unknown
-from windtunnel.hardware import parse_cluster
 from windtunnel.hardware.machine import Cluster
-from windtunnel.models import load_network
 from windtunnel.models.network import Network
 from windtunnel.scenario.checks import check_stages, check_tp, has_experts
-from windtunnel.scenario.engines import TrainEngine, load_engine
+from windtunnel.scenario.engines import TrainEngine
 from windtunnel.scenario.options import SCHEDULES, TrainOptions
-from windtunnel.scenario.own_engine import with_own_constants
-from windtunnel.scenario.plan_options import PlanTrainOptions
+from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 from windtunnel.scenario.text import shown
-from windtunnel.scenario.train import TRAIN_PRECISIONS
+from windtunnel.scenario.train import TRAIN_PRECISIONS, read_parties, usual_sequence
 
 RECOMPUTE = ("none", "selective", "full")
 PARTS, TIERS = ("optimizer", "params", "activations"), ("cpu", "nvme")
@@ -55,32 +52,25 @@ class Axes:
     refused: Mapping[str, int]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def seq(self) -> int:
+        """Tokens of a sequence."""
+        return self.options.seq or usual_sequence(self.network)
+
     def fixed(self) -> dict[str, object]:
         """The options of ``train`` that every plan has, as they were given."""
         asked = self.options.model_dump(exclude_unset=True, exclude_none=True)
-        searched = set(SEARCHED) | set(PlanTrainOptions.model_fields) - set(TrainOptions.model_fields)
+        searched = set(TRAIN_SEARCHED) | set(PlanTrainOptions.model_fields) - set(TrainOptions.model_fields)
         return {k: v for k, v in asked.items() if k not in searched}
 
 
-SEARCHED = (
-    "tp", "pp", "dp", "cp", "ep", "etp", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
-    "micro_batch", "recompute", "precision", "offload",
-)  # fmt: skip
-"""Options of ``train`` that are searched."""
-
-
-def make_axes(options: PlanTrainOptions, narrowed: Mapping[str, Sequence[object]] | None = None) -> Axes:
+def make_axes(options: PlanTrainOptions, narrowed: Mapping[str, Sequence[Any]] | None = None) -> Axes:
     """``narrowed``: values that options may take where the user lists none (what a framework can run).
 
     Raises:
         ScenarioError: an unknown name, a list that cannot be read, or an option without any value left.
     """
-    network = load_network(options.model)
-    cluster = parse_cluster(options.on, dict(options.set))
-    loaded = load_engine(options.engine, "train")
-    assert isinstance(loaded, TrainEngine)
-    warnings: list[str] = []
-    engine = with_own_constants(loaded, options.calibration, warnings)
+    network, cluster, engine, warnings = read_parties(options)
     if options.global_batch is None:
         raise ScenarioError("global_batch is missing; say how many sequences a step has")
     can = narrowed or {}
@@ -131,6 +121,7 @@ def make_axes(options: PlanTrainOptions, narrowed: Mapping[str, Sequence[object]
         options.pp is not None,
     )
     experts = has_experts(network)
+    own_etp = options.etp is not None or (experts and "etp" in can)
     dp = None
     if options.dp is not None:
         dp = whole("dp", tuple)
@@ -146,7 +137,7 @@ def make_axes(options: PlanTrainOptions, narrowed: Mapping[str, Sequence[object]
         dp=dp,
         cp=whole("cp", lambda: shares),
         ep=whole("ep", lambda: shares if experts else (1,)),
-        etp=None if options.etp is None else whole("etp", tuple),
+        etp=whole("etp", lambda: can["etp"]) if own_etp else None,
         micro_batch=whole("micro_batch", lambda: _divisors(batch)),
         virtual_stages=whole("virtual_stages", lambda: range(1, network.layers // 2 + 1)),
         schedule=_names("schedule", options.schedule, SCHEDULES, can),
@@ -189,7 +180,7 @@ def _integers(name: str, text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _names(name: str, text: str | None, known: Sequence[str], can: Mapping[str, Sequence[object]]) -> tuple[str, ...]:
+def _names(name: str, text: str | None, known: Sequence[str], can: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
     values = tuple(known) if text is None else tuple(dict.fromkeys(x.strip() for x in text.split(",")))
     for value in values:
         if value not in known:
@@ -200,7 +191,7 @@ def _names(name: str, text: str | None, known: Sequence[str], can: Mapping[str, 
 T = TypeVar("T")
 
 
-def _allowed(name: str, values: tuple[T, ...], can: Mapping[str, Sequence[object]], given: bool) -> tuple[T, ...]:
+def _allowed(name: str, values: tuple[T, ...], can: Mapping[str, Sequence[Any]], given: bool) -> tuple[T, ...]:
     """The values that a framework to export to can run; what the user lists must be among them. No value at all (None:
     nothing offloaded, the model's own precision) is always one."""
     if name not in can:
@@ -212,11 +203,11 @@ def _allowed(name: str, values: tuple[T, ...], can: Mapping[str, Sequence[object
     return tuple(v for v in values if v is None or v in can[name])
 
 
-def _precisions(text: str | None, can: Mapping[str, Sequence[object]]) -> tuple[str | None, ...]:
+def _precisions(text: str | None, can: Mapping[str, Sequence[Any]]) -> tuple[str | None, ...]:
     return (None,) if text is None else _names("precision", text, TRAIN_PRECISIONS, can)
 
 
-def _switch(name: str, text: str | None, can: Mapping[str, Sequence[object]]) -> tuple[bool, ...]:
+def _switch(name: str, text: str | None, can: Mapping[str, Sequence[Any]]) -> tuple[bool, ...]:
     words = {"on": True, "true": True, "off": False, "false": False}
     found = []
     for part in (text or "off,on").split(","):
@@ -226,7 +217,7 @@ def _switch(name: str, text: str | None, can: Mapping[str, Sequence[object]]) ->
     return _allowed(name, tuple(dict.fromkeys(found)), can, text is not None)
 
 
-def _hsdp(text: str | None, count: int, can: Mapping[str, Sequence[object]]) -> tuple[int | None, ...]:
+def _hsdp(text: str | None, count: int, can: Mapping[str, Sequence[Any]]) -> tuple[int | None, ...]:
     if text is None:
         return _allowed("hsdp", (None, *(n for n in _divisors(count) if n < count)), can, False)
     off = [part.strip().lower() in ("off", "none") for part in text.split(",")]
@@ -235,7 +226,7 @@ def _hsdp(text: str | None, count: int, can: Mapping[str, Sequence[object]]) -> 
     return _allowed("hsdp", ((None,) if any(off) else ()) + values, can, True)
 
 
-def _offloads(text: str | None, cluster: Cluster, can: Mapping[str, Sequence[object]]) -> tuple[str | None, ...]:
+def _offloads(text: str | None, cluster: Cluster, can: Mapping[str, Sequence[Any]]) -> tuple[str | None, ...]:
     if text == "all":
         memories = {"cpu": cluster.dram, "nvme": cluster.nvme}
         tiers = ("", *(t for t in TIERS if memories[t].capacity_bytes > 0))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from windtunnel.planning.export import EXPORTS
 from windtunnel.planning.points import Column, Text
 from windtunnel.planning.train.axes import Axes, make_axes
 from windtunnel.planning.train.grid import LATE, Key, Refused
@@ -28,7 +29,7 @@ class Question:
     plan is reported, not the kept ones alone. What it takes to price plans is made once a process."""
 
     options: PlanTrainOptions
-    narrowed: Mapping[str, Sequence[object]]
+    narrowed: Mapping[str, Sequence[Any]]
     goal: Goal
     top: int
     points: bool
@@ -45,7 +46,8 @@ class Question:
 
     @cached_property
     def pricer(self) -> Pricer:
-        return Pricer(self.axes)
+        tool = self.options.export
+        return Pricer(self.axes, EXPORTS[tool].rules if tool else ())
 
     @cached_property
     def own(self) -> Keep | None:

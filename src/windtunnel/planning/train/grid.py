@@ -112,8 +112,7 @@ def make_grid(axes: Axes, key: Key, others: int, refused: Refused) -> Grid:
     if axes.dp is not None and axes.gpus is not None:
         asked = np.isin(gpus, axes.gpus)
         legal = refused.strike(legal, asked, "not the number of accelerators to use", most)
-    seq = _sequence(axes)
-    halves = (cp == 1) | (seq % (2 * cp) == 0)
+    halves = (cp == 1) | (axes.seq % (2 * cp) == 0)
     legal = refused.strike(legal, halves, "seq is not a multiple of 2 x cp", most)
     ranks = tp * cp * dp
     etp = _expert_tp(axes, tp, ep, ranks)
@@ -126,10 +125,6 @@ def make_grid(axes: Axes, key: Key, others: int, refused: Refused) -> Grid:
     even = micro_batches == np.floor(micro_batches)
     legal = refused.strike(legal, even, "global_batch is not a multiple of dp x micro_batch", others)
     return Grid(tp, cp, dp, ep, etp, micro, gpus, np.maximum(micro_batches, 1.0), legal)
-
-
-def _sequence(axes: Axes) -> int:
-    return axes.options.seq or min(axes.network.max_positions or 4096, 4096)
 
 
 def _moes(network: Network) -> list[MoE]:

@@ -6,8 +6,9 @@ for the plans that a bound from below does not rule out (see :mod:`windtunnel.pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from windtunnel.ops.op import Op, Price
 from windtunnel.ops.pipeline import Schedule, StageTimes
 from windtunnel.ops.values import Array, Value
 from windtunnel.parallel.step import Step, training_step
+from windtunnel.planning.export.writer import Rule
 from windtunnel.planning.train.axes import Axes
 from windtunnel.planning.train.grid import HOST, MEMORY, NAMES, SAME, Grid, Key, Mask, Refused, along, make_grid
 from windtunnel.planning.train.group import Cells, Group
@@ -38,8 +40,9 @@ from windtunnel.training.schedules import get_schedule
 class Pricer:
     """Prices chunk after chunk of one question."""
 
-    def __init__(self, axes: Axes) -> None:
+    def __init__(self, axes: Axes, rules: Sequence[Rule] = ()) -> None:
         self.axes = axes
+        self.rules = rules
         self.cluster = axes.cluster
         self.calibration: Calibration = load_calibration(self.cluster.accelerator, axes.options.calibration)
         self.capacity = float(self.cluster.accelerator.hbm.capacity_bytes)
@@ -135,6 +138,9 @@ class Pricer:
             v = along("virtual_stages", several)
             right = _orderly(name, key.pp, grid.micro_batches, v)
             own = refused.strike(legal, right, f"{name} does not allow this number of micro-batches", 1)
+            full = replace(plan, schedule=name, virtual_stages=v)
+            options = _options(key, full, grid, groups)
+            own = self._allowed(own, options, refused)
             if not own.any():
                 continue
             schedule = get_schedule(name)
@@ -144,8 +150,14 @@ class Pricer:
             if schedule.overlaps and key.pp > 1:
                 priced["overlapped"] = priced.get("overlapped") or priced[way].overlapped()
                 way = "overlapped"
-            full = replace(plan, schedule=name, virtual_stages=v)
-            yield self._group(key, full, schedule, priced[way], grid, own, groups, refused)
+            yield self._group(key, full, schedule, priced[way], own, options, refused)
+
+    def _allowed(self, legal: Mask, options: Mapping[str, Any], refused: Refused) -> Mask:
+        """The plans that the tool can run which they are to be written for."""
+        told = {**options, "offload": options["offload"] or "", "optimizer": self.axes.options.optimizer}
+        for rule in self.rules:
+            legal = refused.strike(legal, np.asarray(rule.holds(told, self.axes.network), bool), rule.reason, 1)
+        return legal
 
     def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> Priced:
         runtime = runtime_of(base)
@@ -171,8 +183,8 @@ class Pricer:
         return at_work(totals, self.cluster, self.calibration)
 
     def _group(
-        self, key: Key, plan: TrainPlan, schedule: Schedule, priced: Priced, grid: Grid, legal: Mask,
-        groups: tuple[int | None, ...], refused: Refused,
+        self, key: Key, plan: TrainPlan, schedule: Schedule, priced: Priced, legal: Mask,
+        options: Mapping[str, Any], refused: Refused,
     ) -> Group:  # fmt: skip
         engine, held = priced.base.engine, priced.step.held
         full: Value = 0.0
@@ -189,13 +201,6 @@ class Pricer:
             fitting = both
         inside = cells.some(fitting)
         flat = _Flat(priced, schedule, plan, inside, self) if len(inside) else None
-        options = {
-            "tp": grid.tp, "pp": key.pp, "dp": grid.dp, "cp": grid.cp, "ep": grid.ep, "etp": grid.etp,
-            "micro_batch": grid.micro_batch, "gpus": grid.gpus, "virtual_stages": plan.virtual_stages,
-            "schedule": plan.schedule, "zero": plan.zero, "hsdp": along("hsdp", [float(g or 0) for g in groups]),
-            "sequence_parallel": key.sequence_parallel, "recompute": key.recompute, "precision": key.precision,
-            "offload": key.offload,
-        }  # fmt: skip
         none = np.zeros(0)
         return Group(
             options=options,
@@ -217,6 +222,17 @@ class Pricer:
                 each = host_bytes(h, plan, tier, schedule.in_flight(h.layers.index, pp, n, v))
                 fits = fits & (each * sharers <= memory.capacity_bytes)
         return fits
+
+
+def _options(key: Key, plan: TrainPlan, grid: Grid, groups: Sequence[int | None]) -> dict[str, Any]:
+    """The options of all plans of a ZeRO stage and a schedule: one value for all, or an array on the grid."""
+    return {
+        "tp": grid.tp, "pp": key.pp, "dp": grid.dp, "cp": grid.cp, "ep": grid.ep, "etp": grid.etp,
+        "micro_batch": grid.micro_batch, "gpus": grid.gpus, "virtual_stages": plan.virtual_stages,
+        "schedule": plan.schedule, "zero": plan.zero, "hsdp": along("hsdp", [float(g or 0) for g in groups]),
+        "sequence_parallel": key.sequence_parallel, "recompute": key.recompute, "precision": key.precision,
+        "offload": key.offload,
+    }  # fmt: skip
 
 
 def _orderly(name: str, pp: int, micro_batches: Array, v: Array) -> Mask:

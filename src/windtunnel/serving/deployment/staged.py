@@ -6,21 +6,15 @@ through a slice of time on its own, and hands on what came out of it.
 
 from __future__ import annotations
 
-from time import perf_counter
-
 import numpy as np
 
-from windtunnel.serving.deployment.arrivals import Arrivals
 from windtunnel.serving.deployment.handoff import Link
-from windtunnel.serving.deployment.ledger import Ledger
 from windtunnel.serving.deployment.routers import RoundRobin
-from windtunnel.serving.deployment.service import KVTransfer, Lifetime, Progress, Record, Service
-from windtunnel.serving.outcome import PS, Status
+from windtunnel.serving.deployment.service import KVTransfer, Service
+from windtunnel.serving.deployment.slices import Sliced
+from windtunnel.serving.outcome import Status
 from windtunnel.serving.replica import NEVER
 from windtunnel.serving.workload.requests import Workload
-
-_SHORT_S, _LONG_S = 0.1, 0.4
-"""How long (by the clock on the wall) a slice should take."""
 
 
 def staged(service: Service, workload: Workload) -> bool:
@@ -31,53 +25,20 @@ def staged(service: Service, workload: Workload) -> bool:
     return transfer is not None and not transfer.shared and in_turn and not bound
 
 
-class Staged:
-    """Where time is cut into slices changes nothing; an interruption leaves all stages at the end of one."""
+class Staged(Sliced):
+    """Two pools with a link for each replica of the first; what has been sent counts as events."""
 
     def __init__(self, service: Service, workload: Workload) -> None:
+        super().__init__(service, workload)
         assert service.transfer is not None
-        self.until = service.until
-        self.pools = service.pools
-        self.transfer = service.transfer
-        self.arrivals = Arrivals(workload)
-        self.ledger = Ledger(len(workload))
         self.input, self.output = workload.input_tokens.tolist(), workload.output_tokens.tolist()
         self.links = [_Sender(service.transfer) for _ in service.pools[0].replicas]
-        self.sent = 0
-
-    def run(self, progress: Progress | None = None) -> Record:
-        """Run until every request has ended, or the clock stops."""
-        now, span, partial = 0, PS, False
-        try:
-            self.assign()
-            while self.ledger.done < len(self.output) and now < self.until:
-                bound = self.bound()
-                if bound >= NEVER and self.until >= NEVER:
-                    break
-                now = min(max(now + span, bound), self.until)
-                started = perf_counter()
-                self.advance(now)
-                took = perf_counter() - started
-                span = span * 2 if took < _SHORT_S else max(span // 2, 1) if took > _LONG_S else span
-                if progress is not None:
-                    progress(self.ledger.done, len(self.output), now)
-        except KeyboardInterrupt:
-            partial = True
-        finished = self.ledger.done == len(self.output)
-        end = max(now, self.ledger.last_end) if partial else now if not finished else self.ledger.last_end
-        late = [i for i, time in enumerate(self.ledger.arrival) if time > end]
-        for i in late:
-            self.ledger.arrival[i] = self.ledger.replica[i] = -1
-        lives = [Lifetime(pool.name, ((0, end),), ((0, end),)) for pool in self.pools for _ in pool.replicas]
-        return self.ledger.record(end, lives, events=self.sent, partial=partial)
 
     def bound(self) -> int:
-        """When something may happen next, at the earliest."""
         found = [int(replica.bound()) for pool in self.pools for replica in pool.replicas]
         return min(*found, *(link.next() for link in self.links))
 
     def assign(self) -> None:
-        """Give every prompt that comes in time to its replica."""
         replicas = self.pools[0].replicas
         n = int(np.searchsorted(self.arrivals.times, self.until, side="right"))
         pairs = zip(self.arrivals.times[:n].tolist(), self.arrivals.numbers[:n].tolist(), strict=True)
@@ -87,7 +48,6 @@ class Staged:
             replicas[where].submit(request, time)
 
     def advance(self, now: int) -> None:
-        """All stages, up to ``now``."""
         ready: list[tuple[int, int, int, int]] = []  # time, link, request, how long it was on its way
         for number, (replica, link) in enumerate(zip(self.pools[0].replicas, self.links, strict=True)):
             replica.advance(now)
@@ -100,8 +60,8 @@ class Staged:
         replicas, first = self.pools[1].replicas, len(self.links)
         ready.sort(key=lambda r: r[:2])  # those of one link stay in order
         for time, _, request, took in ready:
-            where = self.sent % len(replicas)
-            self.sent += 1
+            where = self.events % len(replicas)
+            self.events += 1
             self.ledger.replica[request] = first + where
             self.ledger.transfer[request] += took
             replicas[where].submit(request, time, self.input[request])
