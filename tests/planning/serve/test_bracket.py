@@ -52,4 +52,6 @@ def test_the_highest_rate_that_does(threshold: float, start: float) -> None:
 
 def test_ends_of_the_range() -> None:
     assert highest(lambda rate: False, 1.0) is None
+    assert highest(lambda rate: False, 20.0, least=20 / 4096) is None
+    assert highest(lambda rate: True, 1.0, most=1e4 / 3) == 3333.0
     assert highest(lambda rate: True, 1.0, most=50.0) == 50.0

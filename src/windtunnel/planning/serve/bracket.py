@@ -71,6 +71,7 @@ def highest(
     Rates that are asked, but for ``start``, have four digits, so that they can be written in a command.
     """
     known: dict[float, bool] = {}
+    least, most = digits(least), digits(most)
 
     def yes(rate: float) -> bool:
         if rate not in known:

@@ -30,6 +30,12 @@ MISSES = {
     "tpot_s": "TPOT misses its limit with all engines that there is room for",
     "e2e_s": "E2E misses its limit with all engines that there is room for",
 }
+SLOWEST = 4096
+"""The first rate that is tried over the last: a plan that misses the SLO even then misses it at any rate."""
+
+LONGEST_S = 1e6
+"""Seconds that a workload is stretched to at most: the clock of the event loop ends at four times that."""
+
 SPLITS = (0.5, 0.25, 0.75)
 """Shares of the accelerators that run prompts, where all are used."""
 
@@ -260,7 +266,7 @@ def _fastest(bench: Bench, job: Job, counts: tuple[int, ...]) -> dict[str, Any]:
 
     start = job.rate if job.rate is not None else q.rate
     assert start is not None
-    rate = highest(meets, start)
+    rate = highest(meets, start, least=max(start / SLOWEST, len(q.workload) / LONGEST_S))
     return _found(q, trials[min(trials) if rate is None else rate], 1)
 
 
