@@ -28,5 +28,5 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         whole = value.is_integer() and abs(value) <= 1e15
-        return f"{value:.0f}" if whole else f"{value:.17g}"
+        return f"{value:.0f}" if whole else repr(value)
     return str(value)
