@@ -55,18 +55,25 @@ class LocalPool:
         )
 
     def submit(self, key: str, chunk: Any) -> Future[Found]:
-        with nullcontext() if self._started else _no_interrupt():  # the first chunk starts the processes
+        # The first chunk starts the processes.
+        with self._ended_in_one_line(), nullcontext() if self._started else _no_interrupt():
             future: Future[Found] = self._executor.submit(_evaluate_here, key, chunk)
         self._started = True
         self._running.add(future)
         return future
 
     def result(self, future: Future[Found]) -> Found:
+        self._running.remove(future)
+        with self._ended_in_one_line():
+            return future.result()
+
+    @contextmanager
+    def _ended_in_one_line(self) -> Iterator[None]:
+        """A worker that is gone, which is found out when work is given or when it should be done."""
         from joblib.externals.loky import BrokenProcessPool
 
-        self._running.remove(future)
         try:
-            return future.result()
+            yield
         except BrokenProcessPool:
             raise ScenarioError(
                 f"a worker process was ended from outside, or the {self.workers} of them have no memory left; "
