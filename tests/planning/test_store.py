@@ -23,12 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windtunnel.errors import ScenarioError
-from windtunnel.planning import store_file
+from windtunnel.planning import plan_serve, plan_train, store_file
 from windtunnel.planning.points import KEPT, Column, Found, Text, found
 from windtunnel.planning.store import Store
-from windtunnel.planning.train.answer import plan_train
 from windtunnel.scenario.options import read_options
-from windtunnel.scenario.plan_options import PlanTrainOptions
+from windtunnel.scenario.plan_options import PlanServeOptions, PlanTrainOptions
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "plan-store.md"
 
@@ -319,13 +318,17 @@ def test_the_documented_queries_run(tmp_path: Path) -> None:
     asked = {"model": "llama-3.1-8b", "on": "16xh100-sxm", "global_batch": 16, "tp": "1,2", "cp": "1",
              "recompute": "none", "micro_batch": "1", "virtual_stages": "1", "store": path}  # fmt: skip
     plan_train(read_options(PlanTrainOptions, asked))
+    served = {"model": "llama-3.1-8b", "on": "1xh100-sxm", "arrivals": "poisson", "rate": 2, "requests": 50,
+              "input_length": "100", "output_length": "10", "slo": "ttft=1", "tp": "1", "chunk": "2048",
+              "max_batch": "64", "deployment": "colocated", "store": path}  # fmt: skip
+    plan_serve(read_options(PlanServeOptions, served))
     with duckdb.connect(path, read_only=True) as con:
         queries = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
         assert len(queries) >= 3
         for query in queries:
             assert con.execute(query).fetchall()
         explained = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
-        for table in ("meta", "questions", "chunks", "train_points"):
+        for table in ("meta", "questions", "chunks", "train_points", "serve_points"):
             columns = [name for name, *_ in con.execute(f"describe {table}").fetchall()]
             assert re.findall(r"`(\w+)`", explained[table]) == columns
 

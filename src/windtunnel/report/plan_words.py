@@ -142,7 +142,7 @@ def advice(result: PlanResult, asked: Mapping[str, Any]) -> list[str]:
         found.append("narrower number formats: --precision bf16,fp8")
     if result.question == "train" and constraint == "memory_bytes":
         found += _less_memory(asked)
-    if result.question == "serve" and late and asked.get("deployment") is None:
+    if result.question == "serve" and late and asked.get("deployment") not in (None, "both"):
         found.append("prompts and decoding on engines of their own, too: --deployment both")
     return found
 
