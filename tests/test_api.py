@@ -104,3 +104,9 @@ def test_importing_costs_nothing() -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": source}, capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_a_search_that_finds_nothing_says_what_is_missed() -> None:
+    with pytest.raises(wt.Infeasible, match="is feasible: the nearest plan misses the memory") as caught:
+        wt.plan_train("llama-3.1-405b", on="8xh100-sxm", global_batch=8, tp=8, pp=1, cp=1)
+    assert caught.value.result.binding["ratio"] > 1

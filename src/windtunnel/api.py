@@ -97,9 +97,8 @@ def _found(result: PlanResult) -> PlanResult:
     if result.feasible == 0:
         from windtunnel.report.plan_words import shortfall
 
-        raise Infeasible(
-            f"no plan of {result.model} on {' or '.join(result.on)} is feasible{shortfall(result)}", result
-        )
+        said = [f"no plan of {result.model} on {' or '.join(result.on)} is feasible", shortfall(result)]
+        raise Infeasible(": ".join(filter(None, said)), result)
     return result
 
 
