@@ -23,7 +23,8 @@ class PlanResult(Answer):
     nothing is feasible, the plan that misses by least, with ``binding`` {``constraint``, ``value``, ``limit``,
     ``ratio``}. ``runnable``: where the best plan takes a pipeline schedule that the engine's profile lacks, the best
     that does not. ``obvious``: the plan that a user would have tried first, with why it lost. ``frontier``: points of a
-    throughput-latency curve (serving). ``seconds``: of the search.
+    throughput-latency curve (serving). ``seconds``: of the search;
+    ``resumed``: chunks of training plans, or simulations of services, that came from a store.
     """
 
     question: str
