@@ -142,3 +142,10 @@ def test_an_answer_explains_itself() -> None:
     events = r.timeline()
     assert events
     assert "explain" not in r.to_dict()
+
+
+def test_passes_side_by_side_hide_communication_and_no_computing():
+    asked = {"model": "llama-3.1-70b", "on": "64xh100-sxm", "tp": 8, "pp": 4, "global_batch": 64, "seq": 4096}
+    one, both = (train(read_options(TrainOptions, {**asked, "schedule": s})).time_s for s in ("1f1b", "dualpipe"))
+    assert both["compute"] >= one["compute"] * (1 - 1e-9)
+    assert both["tp_comm"] < one["tp_comm"]

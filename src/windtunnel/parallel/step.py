@@ -16,7 +16,7 @@ from windtunnel.ops.build import collective, host_work
 from windtunnel.ops.fold import Totals, tree_totals
 from windtunnel.ops.gradient import gradient
 from windtunnel.ops.pipeline import Schedule
-from windtunnel.ops.rewrite import operators
+from windtunnel.ops.rewrite import operators, rewrite
 from windtunnel.ops.tree import EMPTY, Node, Par, Pipeline, Repeat, Stage, Sync, seq
 from windtunnel.ops.values import Value
 from windtunnel.parallel.adapters import with_adapters, with_casts
@@ -102,9 +102,12 @@ def training_step(
 
 def side_by_side(stage: Stage, engine: TrainEngine) -> Stage:
     """The stage with one micro-batch's forward beside another's backward pass: the communication of each hides behind
-    the other's computing (arXiv 2412.19437, section 3.2.1)."""
-    both = seq(stage.backward, stage.weight, name="backward")
-    return replace(stage, overlapped=Par((stage.forward, both), engine.interference, "forward beside backward"))
+    the other's computing (arXiv 2412.19437, section 3.2.1). Kernels share the device's compute units, so those of the
+    two passes run one after the other."""
+    passes = (stage.forward, stage.backward, stage.weight)
+    computing = seq(*(rewrite(p, lambda op: EMPTY if op.group is not None else op) for p in passes), name="computing")
+    talking = seq(*(rewrite(p, lambda op: EMPTY if op.group is None else op) for p in passes), name="communication")
+    return replace(stage, overlapped=Par((computing, talking), engine.interference, "forward beside backward"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
