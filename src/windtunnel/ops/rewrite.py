@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from windtunnel.ops.op import Op
 from windtunnel.ops.tree import Best, Exposed, Flow, Node, Par, Repeat, Seq, Stage, Sync
 
 
-def rewrite(node: Node, change: Callable[[Op], Node]) -> Node:
-    """A tree in which every operator stands as ``change`` of it. Shared subtrees stay shared."""
-    done: dict[int, Node] = {}
+def rewrite(node: Node, change: Callable[[Op], Node], known: Mapping[int, Node] = MappingProxyType({})) -> Node:
+    """A tree in which every operator stands as ``change`` of it. Shared subtrees stay shared. ``known``: what becomes
+    of some subtrees, by their ``id``."""
+    done = dict(known)
 
     def walk(node: Node) -> Node:
         if id(node) not in done:

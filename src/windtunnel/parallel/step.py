@@ -7,8 +7,9 @@ comes after the last micro-batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from windtunnel.models.flops import counted
 from windtunnel.models.network import Block, Network
@@ -100,14 +101,27 @@ def training_step(
     return Step(tree, tuple(held for _, held in built), batch)
 
 
-def side_by_side(stage: Stage, engine: TrainEngine) -> Stage:
+Known = Mapping[int, Node]
+
+
+def computing(node: Node, known: Known = MappingProxyType({})) -> Node:
+    """A tree without its messages."""
+    return rewrite(node, lambda op: EMPTY if op.group is not None else op, known)
+
+
+def talking(node: Node, known: Known = MappingProxyType({})) -> Node:
+    """A tree's messages alone."""
+    return rewrite(node, lambda op: EMPTY if op.group is None else op, known)
+
+
+def side_by_side(stage: Stage, engine: TrainEngine, known: tuple[Known, Known] = ({}, {})) -> Stage:
     """The stage with one micro-batch's forward beside another's backward pass: the communication of each hides behind
     the other's computing (arXiv 2412.19437, section 3.2.1). Kernels share the device's compute units, so those of the
-    two passes run one after the other."""
+    two passes run one after the other. ``known``: :func:`computing` and :func:`talking` of some parts, by ``id``."""
     passes = (stage.forward, stage.backward, stage.weight)
-    computing = seq(*(rewrite(p, lambda op: EMPTY if op.group is not None else op) for p in passes), name="computing")
-    talking = seq(*(rewrite(p, lambda op: EMPTY if op.group is None else op) for p in passes), name="communication")
-    return replace(stage, overlapped=Par((computing, talking), engine.interference, "forward beside backward"))
+    work = seq(*(computing(p, known[0]) for p in passes), name="computing")
+    messages = seq(*(talking(p, known[1]) for p in passes), name="communication")
+    return replace(stage, overlapped=Par((work, messages), engine.interference, "forward beside backward"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,9 +10,9 @@ import numpy as np
 from windtunnel.ops.fold import Evaluation
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.pipeline import StageTimes
-from windtunnel.ops.tree import EMPTY
+from windtunnel.ops.tree import EMPTY, Node
 from windtunnel.ops.values import Value
-from windtunnel.parallel.step import Part, Step, side_by_side
+from windtunnel.parallel.step import Part, Step, computing, side_by_side, talking
 from windtunnel.scenario.plan import TrainPlan
 from windtunnel.scenario.train import TrainScenario
 
@@ -41,6 +41,8 @@ class Layers:
     def __init__(self, price: Callable[[Op], Price]) -> None:
         self.parts: dict[object, Part] = {}
         self.known = Evaluation(EMPTY, price)
+        self.apart: tuple[dict[int, Node], dict[int, Node]] = ({}, {})
+        """Of each tree of the parts, its computing and its messages, by ``id``."""
 
     def learn(self, of: Callable[[Op], tuple[Value, ...]]) -> None:
         """Price what is not priced yet, for trees to come."""
@@ -48,6 +50,16 @@ class Layers:
             for tree in (part.forward, part.backward, part.weight):
                 self.known.cost(tree)
                 self.known.sums(tree, of)
+
+    def take_apart(self) -> tuple[dict[int, Node], dict[int, Node]]:
+        """Computing and messages of all parts, priced."""
+        for part in self.parts.values():
+            for tree in (part.forward, part.backward, part.weight):
+                if id(tree) not in self.apart[0]:
+                    for found, some in zip(self.apart, (computing(tree), talking(tree)), strict=True):
+                        found[id(tree)] = some
+                        self.known.cost(some)
+        return self.apart
 
 
 class Priced:
@@ -79,7 +91,8 @@ class Priced:
     def overlapped(self) -> Priced:
         """The same stages with forward beside backward passes."""
         tree = self.step.tree
-        stages = tuple(side_by_side(stage, self.base.engine) for stage in tree.stages)
+        apart = self._layers.take_apart()
+        stages = tuple(side_by_side(stage, self.base.engine, apart) for stage in tree.stages)
         step = replace(self.step, tree=replace(tree, stages=stages))
         return Priced(step, self._layers, self._of, self.base, self.plan, self)
 
