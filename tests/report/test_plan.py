@@ -143,7 +143,10 @@ def test_what_binds_the_best(train_plans: PlanResult) -> None:
          "TPOT p99: never against a limit of 50.0 ms"),
         ({"constraint": "time_to_train_s", "value": 45 * 86400.0, "limit": 30 * 86400.0, "ratio": 1.5},
          "time for the whole run: 45.0 days against a limit of 30.0 days, 1.50 times it"),
-        ({"constraint": "host memory", "about": "offloading needs 4 TiB"}, "host memory: offloading needs 4 TiB"),
+        (
+            {"constraint": "host_memory_bytes", "value": 90 * 2.0**30, "limit": 45 * 2.0**30, "ratio": 2.0},
+            "host memory of a node: 90.0 GiB against a limit of 45.0 GiB, 2.00 times it",
+        ),
     ],
 )  # fmt: skip
 def test_by_how_much_it_misses(binding: Mapping[str, Any], said: str) -> None:

@@ -206,14 +206,22 @@ def _precision_warning(scenario: TrainScenario) -> list[str]:
     return [f"{scenario.cluster.accelerator.name} has no {asked} matrix unit: {used} rates are used"]
 
 
-def _host_memory(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[str]:
+def host_needs(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[tuple[str, float, float]]:
+    """(what memory, bytes needed of a node's, bytes there) of the tiers that something is offloaded to."""
     cluster, plan, result = scenario.cluster, scenario.plan, []
     pp, n, v = plan.layout.pp, plan.micro_batches, plan.virtual_stages
     sharers = min(cluster.node_size, int(plan.layout.world))
     for tier, memory, name in (("cpu", cluster.dram, "host memory"), ("nvme", cluster.nvme, "storage")):
         each = (host_bytes(h, plan, tier, schedule.in_flight(h.layers.index, pp, n, v)) for h in step.held)
         needed = max(float(b) for b in each) * sharers
-        if needed > memory.capacity_bytes:
-            have = memory.capacity_bytes / 2**30
-            result.append(f"offloading needs {needed / 2**30:.0f} GiB of {name} a node; there are {have:.0f}")
+        if needed > 0:
+            result.append((name, needed, float(memory.capacity_bytes)))
     return result
+
+
+def _host_memory(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[str]:
+    return [
+        f"offloading needs {needed / 2**30:.0f} GiB of {name} a node; there are {have / 2**30:.0f}"
+        for name, needed, have in host_needs(scenario, step, schedule)
+        if needed > have
+    ]

@@ -72,6 +72,7 @@ def effort(result: PlanResult) -> str:
 
 CONSTRAINTS: Mapping[str, str] = {
     **METRICS, "memory_bytes": "memory of an accelerator", "time_to_train_s": "time for the whole run",
+    "host_memory_bytes": "host memory of a node", "storage_bytes": "drives of a node",
 }  # fmt: skip
 """What a limit is of."""
 
@@ -108,7 +109,7 @@ def constraint_text(binding: Mapping[str, Any]) -> str:
     shown = _measured(name)
     text = f"{CONSTRAINTS.get(name, name.replace('_', ' '))} {percentile}".rstrip()
     if limit is None:
-        return f"{text}: {binding['about']}" if binding.get("about") else text
+        return text
     times = "" if ratio is None else f", {units.number(ratio)} times it"
     return f"{text}: {'never' if value is None else shown(value)} against a limit of {shown(limit)}{times}"
 

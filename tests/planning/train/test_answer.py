@@ -109,6 +109,25 @@ def test_a_model_that_fits_nowhere_names_the_nearest_plan():
     assert result.binding["value"] <= min(a.memory_bytes["total"] for a in needs) * (1 + 1e-9)
 
 
+def test_what_hosts_lack_is_told():
+    asked = {**SMALL, "on": "1xh100-sxm", "global_batch": 4, "offload": "optimizer:cpu", "set": {"dram_gbyte": 8}}
+    result = ask(**{**asked, "tp": "1", "pp": "1"})
+    assert result.feasible == 0
+    assert result.why_not["does not fit in the hosts' memory"] > 0
+    assert result.binding["constraint"] == "host_memory_bytes"
+    assert result.binding["ratio"] == pytest.approx(result.binding["value"] / 8e9)
+    assert result.binding["ratio"] > 1
+
+
+def test_every_combination_of_values_is_counted_once():
+    asked = {**SMALL, "tp": "1,2,3,4", "pp": "2", "virtual_stages": "1,2", "zero": "0,1,3"}
+    result = ask(**asked)
+    schedules = 4 + 1  # interleaving with two chunks; with one it is 1f1b
+    sizes = 4 * 2 * schedules * 3 * 2 * 3  # tp, micro_batch, schedules, zero, sequence_parallel, recompute
+    assert result.search["combinations"] + result.search["same"] == sizes
+    assert result.why_not["tp does not divide the model's heads or widths"] == sizes // 4
+
+
 RUN = {
     "model": "llama-3.1-8b", "on": "256xh100-sxm", "global_batch": 128, "seq": 4096, "cp": "1", "tp": "1,2",
     "pp": "1,2", "micro_batch": "1", "schedule": "1f1b", "zero": "1", "recompute": "none", "objective": "cluster",
@@ -135,12 +154,13 @@ def test_a_cluster_that_is_too_slow_says_by_how_much():
 
 def test_a_schedule_that_the_framework_lacks_is_told():
     result = ask(**{**SMALL, "on": "32xh100-sxm", "model": "llama-3.1-70b", "pp": "2,4", "zero": "1"})
-    lacking = result.best[0]["plan"]["schedule"] not in ("1f1b", "interleaved")
-    assert lacking == (result.runnable is not None) == any("has no schedule" in w for w in result.warnings)
+    assert result.best[0]["plan"]["schedule"] not in ("1f1b", "interleaved")
+    assert any("megatron has no schedule" in w for w in result.warnings)
     own = ask(**{**SMALL, "on": "32xh100-sxm", "model": "llama-3.1-70b", "pp": "2,4", "zero": "1"},
               schedule="1f1b,interleaved")  # fmt: skip
-    if lacking:
-        assert result.runnable["step_time_s"] == pytest.approx(own.best[0]["step_time_s"], rel=1e-12)
+    assert result.runnable["step_time_s"] == pytest.approx(own.best[0]["step_time_s"], rel=1e-12)
+    assert own.runnable is None
+    assert not any("has no schedule" in w for w in own.warnings)
 
 
 @pytest.mark.parametrize(

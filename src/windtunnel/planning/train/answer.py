@@ -9,9 +9,10 @@ from time import perf_counter
 from typing import Any
 
 from windtunnel.cost import load_calibration
-from windtunnel.engine.train import train
+from windtunnel.engine.train import host_needs, train
 from windtunnel.errors import ScenarioError
 from windtunnel.models import load_network
+from windtunnel.parallel.step import training_step
 from windtunnel.planning.commands import command_line
 from windtunnel.planning.digest import digest
 from windtunnel.planning.fan_out import read_workers, run
@@ -27,7 +28,8 @@ from windtunnel.scenario.options import TrainOptions, read_options
 from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 from windtunnel.scenario.plans import PlanResult
 from windtunnel.scenario.results import TrainResult
-from windtunnel.scenario.train import usual_sequence
+from windtunnel.scenario.train import train_scenario, usual_sequence
+from windtunnel.training.schedules import get_schedule
 
 Progress = Callable[[float, str], None]
 Answered = list[tuple[Row, TrainResult]]
@@ -327,10 +329,18 @@ def _nearest(result: PlanResult, question: Question, searched: Searched, progres
     (row, answer), *_ = _answers(axes, [row_or_none])
     row = {**row, "step_time_s": answer.step_time_s, "energy_j": answer.energy_j}
     if answer.fits:
-        host = next((w for w in answer.warnings if w.startswith("offloading needs")), "")
-        return replace(result, nearest=_entry(axes, row, answer), binding={"constraint": "host memory", "about": host})
+        return replace(result, nearest=_entry(axes, row, answer), binding=_host_missed(axes, row))
     total = answer.memory_bytes["total"]
     return replace(result, nearest=_entry(axes, row, answer), binding=_missed("memory_bytes", total, _capacity(axes)))
+
+
+def _host_missed(axes: Axes, row: Row) -> dict[str, Any]:
+    """What a plan lacks of its nodes' memory or drives."""
+    scenario = train_scenario(read_options(TrainOptions, options_of(axes, row)))
+    schedule = get_schedule(scenario.plan.schedule)
+    step = training_step(axes.network, scenario.plan, axes.engine, schedule, axes.cluster.levels[0].domain)
+    name, needed, have = max(host_needs(scenario, step, schedule), key=lambda need: need[1] / need[2])
+    return _missed(f"{name.replace(' ', '_')}_bytes", needed, have)
 
 
 def _missed(constraint: str, value: float, limit: float) -> dict[str, Any]:

@@ -26,8 +26,8 @@ MOST = 100_000
 @dataclass(frozen=True)
 class Axes:
     """Values to try, and what holds for every plan. ``dp``: None where it follows from the accelerators used, which
-    are one of ``gpus`` or, where that is None, any number. ``etp``: None for the framework's own choice. ``refused``:
-    {reason: (option, values of it)} that no plan can have."""
+    are one of ``gpus`` or, where that is None, any number. ``etp``: None for the framework's own choice.
+    ``narrow``: how many values of tp were left out, since they do not divide the model's heads or widths."""
 
     options: PlanTrainOptions
     network: Network
@@ -49,7 +49,7 @@ class Axes:
     precision: tuple[str | None, ...]
     offload: tuple[str | None, ...]
     gpus: tuple[int, ...] | None
-    refused: Mapping[str, int]
+    narrow: int
     warnings: tuple[str, ...] = ()
 
     @property
@@ -76,50 +76,31 @@ def make_axes(options: PlanTrainOptions, narrowed: Mapping[str, Sequence[Any]] |
     can = narrowed or {}
     batch, count = options.global_batch, cluster.count
     gpus = _gpus(options.gpus, count)
-    refused: dict[str, int] = {}
 
     def whole(name: str, default: Callable[[], Sequence[int]]) -> tuple[int, ...]:
         given = getattr(options, name)
         values = _integers(name, given) if given is not None else tuple(default())
         return _allowed(name, values, can, given is not None)
 
-    def checked(
-        name: str, values: tuple[int, ...], check: Callable[[int], None], reason: str, asked: bool
-    ) -> tuple[int, ...]:
+    def checked(values: tuple[int, ...], check: Callable[[Network, int], None]) -> tuple[int, ...]:
+        """Those that the model allows; where none of the listed is, it is said why not."""
         good, last = [], None
         for value in values:
             try:
-                check(value)
+                check(network, value)
                 good.append(value)
             except ScenarioError as error:
                 last = error
-        if len(good) < len(values):
-            refused[reason] = len(values) - len(good)
-        if asked and not good and last is not None:
+        if not good and last is not None:
             raise last
         return tuple(good)
 
     some = gpus is None or len(gpus) > 1 or gpus[0] != count
     shares = _divisors(count) if not some else _smooth(count)
-    tp = checked(
-        "tp",
-        whole("tp", lambda: shares),
-        lambda n: check_tp(network, n),
-        "tp does not divide the model's heads or widths",
-        options.tp is not None,
-    )
-    depths = (
-        [n for n in shares if n <= network.layers]
-        if not some
-        else sorted({*(n for n in shares if n <= network.layers), *_divisors(network.layers)})
-    )
-    pp = checked(
-        "pp",
-        whole("pp", lambda: depths),
-        lambda n: check_stages(network, n),
-        "pp is more than the layers",
-        options.pp is not None,
-    )
+    widths = whole("tp", lambda: shares)
+    tp = checked(widths, check_tp)
+    depths = {n for n in (*shares, *(_divisors(network.layers) if some else ())) if n <= network.layers}
+    pp = checked(whole("pp", lambda: sorted(depths)), check_stages)
     experts = has_experts(network)
     own_etp = options.etp is not None or (experts and "etp" in can)
     dp = None
@@ -148,7 +129,7 @@ def make_axes(options: PlanTrainOptions, narrowed: Mapping[str, Sequence[Any]] |
         precision=_precisions(options.precision, can),
         offload=_offloads(options.offload, cluster, can),
         gpus=gpus,
-        refused=refused,
+        narrow=len(widths) - len(tp),
         warnings=tuple(warnings),
     )  # fmt: skip
 

@@ -102,8 +102,10 @@ def make_grid(axes: Axes, key: Key, others: int, refused: Refused) -> Grid:
     else:
         raise AssertionError("dp is listed where any number of accelerators may be used")
     most = others * len(axes.ep) * len(axes.etp or (0,)) * len(axes.micro_batch)
+    each_tp = most * len(axes.cp) * len(axes.dp or axes.gpus or ())
+    refused.add("tp does not divide the model's heads or widths", axes.narrow * each_tp)
     bare = tp > 1 if key.sequence_parallel else one
-    legal = refused.strike(one, bare, SAME, most * len(axes.cp) * (len(axes.dp or axes.gpus or ())))
+    legal = refused.strike(one, bare, SAME, each_tp)
     whole = (dp >= 1) & (dp == np.floor(dp))
     legal = refused.strike(legal, whole, "tp x pp x cp does not divide the accelerators", most)
     dp = np.where(whole, dp, 1.0)

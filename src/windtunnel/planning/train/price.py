@@ -48,12 +48,11 @@ class Pricer:
         self.capacity = float(self.cluster.accelerator.hbm.capacity_bytes)
         self._price: dict[Runtime, Callable[[Op], Price]] = {}
         self._layers: dict[object, Layers] = {}
-        self._work: dict[int, tuple[Value, ...]] = {}
 
     def groups(self, key: Key, refused: Refused) -> Iterator[Group]:
         """The chunk's plans by ZeRO stage and schedule. What is not legal, or does not fit, is counted."""
         axes = self.axes
-        schedules = self._schedules(key, refused)
+        schedules = self._schedules(key)
         sharded = sum(len(axes.hsdp) if z == 3 else 1 for z in axes.zero)
         chunks = sum(len(v) for _, v in schedules)
         grid = make_grid(axes, key, sharded * chunks, refused)
@@ -65,7 +64,7 @@ class Pricer:
             if legal.any():
                 yield from self._of_zero(key, base, grid, zero, legal, hsdp, groups, schedules, refused)
 
-    def _schedules(self, key: Key, refused: Refused) -> list[tuple[str, tuple[int, ...]]]:
+    def _schedules(self, key: Key) -> list[tuple[str, tuple[int, ...]]]:
         """(schedule, virtual stages) to try; with one stage all schedules are the same."""
         axes, asked = self.axes, self.axes.schedule
         plain = 1 in axes.virtual_stages
