@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from windtunnel.models.dtypes import BYTES
 from windtunnel.models.flops import counted
@@ -103,10 +103,21 @@ def _residual(elements: Value, style: Style) -> Op:
     )  # fmt: skip
 
 
-def blocks_tree(blocks: Iterable[Block], batch: Batch, style: Style, memory: Batch | None = None) -> Node:
-    """Layers in any order; equal ones are built once and repeated (times add up the same in any order)."""
+def _as_it_is(tree: Node) -> Node:
+    return tree
+
+
+def blocks_tree(
+    blocks: Iterable[Block],
+    batch: Batch,
+    style: Style,
+    memory: Batch | None = None,
+    change: Callable[[Node], Node] = _as_it_is,
+) -> Node:
+    """Layers in any order; equal ones are built once and repeated (times add up the same in any order). ``change``:
+    another tree for that of one layer."""
     return Seq(
-        tuple(Repeat(n, block_tree(b, batch, style, memory), f"{n} layers") for b, n in counted(tuple(blocks))),
+        tuple(Repeat(n, change(block_tree(b, batch, style, memory)), f"{n} layers") for b, n in counted(tuple(blocks))),
         "layers",
     )
 

@@ -16,7 +16,7 @@ from windtunnel.parallel.stages import StageLayers, deal
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch
 from windtunnel.scenario.engines import ServeEngine
-from windtunnel.scenario.plan import ServePlan
+from windtunnel.scenario.plan import ServePlan, TreeRewrite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Bat
     eager: Value = where(batch.prefill_tokens > 0, 1.0, 0.0) if engine.graphs else 1.0
     for layers in deal(network, int(plan.layout.pp)):
         issue = host_work("issue", eager * engine.host_s_per_layer * layers.layers)
-        stage = Sync(seq(_stage(network, layers, batch, style, engine), issue))
+        stage = Sync(seq(_stage(network, layers, batch, style, engine, plan.rewrites), issue))
         stages.append((layers, stage))
         parts.append(Repeat(layers.count, stage, name=f"stages {layers.index}+{layers.count}"))
     boundaries = int(plan.layout.pp) - 1
@@ -68,9 +68,21 @@ def iteration(network: Network, plan: ServePlan, engine: ServeEngine, batch: Bat
     return Iteration(tuple(stages), sends, schedule, tree)
 
 
-def _stage(network: Network, layers: StageLayers, batch: Batch, style: Style, engine: ServeEngine) -> Node:
-    first = embedding_tree(network, batch, style) if layers.first else EMPTY
-    body = blocks_tree(layers.blocks, batch, style) if layers.blocks else EMPTY
+def _stage(
+    network: Network,
+    layers: StageLayers,
+    batch: Batch,
+    style: Style,
+    engine: ServeEngine,
+    rewrites: tuple[TreeRewrite, ...],
+) -> Node:
+    def changed(tree: Node) -> Node:
+        for change in rewrites:
+            tree = change(tree)
+        return tree
+
+    first = changed(embedding_tree(network, batch, style)) if layers.first else EMPTY
+    body = blocks_tree(layers.blocks, batch, style, change=changed) if layers.blocks else EMPTY
     last: Node = EMPTY
     if layers.last:
         rows = batch.sequences
@@ -80,7 +92,7 @@ def _stage(network: Network, layers: StageLayers, batch: Batch, style: Style, en
         )
         sample = sample.but(kernels=1.0 + engine.sampling_kernels * rows)
         apart = int(style.layout.pp) > 1
-        last = seq(head_tree(network, batch, style, copy_of_table=apart), sample)
+        last = seq(changed(head_tree(network, batch, style, copy_of_table=apart)), sample)
     tree: Node = seq(first, body, last, name="stage")
     if style.linear.compute in ("fp8", "int8") and engine.quantize_kernels is not None:
         tree = with_inputs_cast(tree, engine.quantize_kernels, fused="quantize" in style.fused)

@@ -164,6 +164,8 @@ class _Builder:
         return self.parts[key]
 
     def _made(self, tree: Node) -> Part:
+        for change in self.plan.rewrites:
+            tree = change(tree)
         if self.plan.finetune.kind != "full":
             tree = with_adapters(tree, self.plan.finetune, self.style.linear.activations)
         if self.plan.linear.compute == "fp8":

@@ -46,6 +46,16 @@ class Options(BaseModel):
     calibration: str | None = Field(
         default=None, description="file of fitted constants to use instead of the shipped ones"
     )
+    techniques: list[str] = Field(
+        default_factory=list,
+        description="switch on a published technique, name or name:param=value,…: see windtunnel techniques",
+    )
+
+    @field_validator("techniques", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        """One is the same as a list of one."""
+        return [value] if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -174,6 +184,9 @@ class InferOptions(ServeOptions):
 
 T = TypeVar("T", bound=Options)
 
+WITH = "with"
+"""What files and the command line call the option ``techniques``; to Python it is a word of the language."""
+
 
 def read_options(kind: type[T], given: Mapping[str, Any]) -> T:
     """Options from keyword arguments, a command line or a YAML file; keys with dashes or underscores.
@@ -184,6 +197,7 @@ def read_options(kind: type[T], given: Mapping[str, Any]) -> T:
     cleaned: dict[str, Any] = {}
     for key, value in given.items():
         name = key.replace("-", "_") if isinstance(key, str) else shown(key)
+        name = "techniques" if name == WITH else name
         if name not in kind.model_fields:
             raise unknown("option", name, kind.model_fields)
         if name in cleaned:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from windtunnel.models.dtypes import PRECISIONS, Precision
+from windtunnel.ops.tree import Node
 from windtunnel.ops.values import Value
 from windtunnel.scenario.layout import Layout
 
 Recompute = Literal["none", "selective", "full"]
+
+TreeRewrite = Callable[[Node], Node]
+"""Another tree for that of one layer (or of the parts before and after the layers). In training it is given forward
+trees; backward trees follow from what it returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class TrainPlan:
     offload_activations: Literal["", "cpu", "nvme"] = ""
     document_tokens: float | None = None
     """E[l^2]/E[l] of the documents packed into a sequence; None: one document each."""
+    rewrites: tuple[TreeRewrite, ...] = ()
 
     @property
     def micro_batches(self) -> Value:
@@ -93,3 +100,4 @@ class ServePlan:
     kv_blocks: int | None = None
     memory_utilization: float = 0.9
     max_model_len: int | None = None
+    rewrites: tuple[TreeRewrite, ...] = ()

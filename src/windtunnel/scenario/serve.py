@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +18,8 @@ from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import InferOptions, ServeOptions
 from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import ServePlan
+from windtunnel.scenario.registry import requested, techniques_of
+from windtunnel.scenario.technique import ServeSetting, Technique
 from windtunnel.scenario.text import shown
 
 
@@ -39,11 +42,12 @@ def infer_scenario(options: InferOptions) -> InferScenario:
     Raises:
         ScenarioError: an unknown name or a plan that cannot be laid out.
     """
-    network = load_network(options.model)
-    check_served(network)
+    used = techniques_of(options, "infer")
+    options = requested(options, used)
+    network = served_network(options, used)
     cluster = parse_cluster(options.on, dict(options.set))
     warnings: list[str] = []
-    engine = serving_engine(options, cluster, warnings)
+    engine = serving_engine(options, cluster, warnings, used)
     layout = serve_layout(options, network, cluster, warnings)
     name, linear, experts = with_precision(network, options, engine)
     options = _defaults(options, network, warnings)
@@ -70,12 +74,39 @@ def infer_scenario(options: InferOptions) -> InferScenario:
         max_model_len=options.max_model_len,
     )
     _check_length(options, plan)
+    engine, plan = with_techniques(ServeSetting(options, network, cluster, engine, plan), used)
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
 
 
-def serving_engine(options: ServeOptions, cluster: Cluster, warnings: list[str], **changed: object) -> ServeEngine:
-    """The engine's profile, with a user's own constants and what is ``changed`` (where not None), as it runs on these
-    devices.
+def served_network(options: ServeOptions, used: Sequence[Technique]) -> Network:
+    """The model as its techniques change it.
+
+    Raises:
+        ScenarioError: no such model, or one that serving engines here do not run.
+    """
+    network = load_network(options.model)
+    for technique in used:
+        network = technique.model(network)
+    check_served(network)
+    return network
+
+
+def with_techniques(setting: ServeSetting, used: Sequence[Technique]) -> tuple[ServeEngine, ServePlan]:
+    """Engine and plan as the techniques change them.
+
+    Raises:
+        ScenarioError: a technique that cannot be used here.
+    """
+    for technique in used:
+        setting = technique.serve(setting)
+    return setting.engine, setting.plan
+
+
+def serving_engine(
+    options: ServeOptions, cluster: Cluster, warnings: list[str], used: Sequence[Technique] = (), **changed: object
+) -> ServeEngine:
+    """The engine's profile, with a user's own constants, what techniques and the user change (where not None), as it
+    runs on these devices.
 
     Raises:
         ScenarioError: no such engine, or a calibration file that cannot be used.
@@ -83,6 +114,8 @@ def serving_engine(options: ServeOptions, cluster: Cluster, warnings: list[str],
     loaded = load_engine(options.engine, "serve")
     assert isinstance(loaded, ServeEngine)
     engine = with_own_constants(loaded, options.calibration, warnings)
+    for technique in used:
+        engine = technique.engine(engine)
     changed["all_reduce"] = options.all_reduce
     update = {k: v for k, v in changed.items() if v is not None}
     if "fp8" not in cluster.accelerator.peak_flops:

@@ -10,14 +10,15 @@ from typing import Any, Literal
 from windtunnel.errors import ScenarioError, unknown
 from windtunnel.hardware import parse_cluster
 from windtunnel.hardware.machine import Cluster
-from windtunnel.models import load_network
 from windtunnel.models.network import Network
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.fleet import Autoscale, CacheTier, EngineGroup, autoscale, cache_tiers, fleet
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.plan import ServePlan
-from windtunnel.scenario.serve import check_served, serve_layout, serving_engine, with_precision
+from windtunnel.scenario.registry import requested, techniques_of
+from windtunnel.scenario.serve import serve_layout, served_network, serving_engine, with_precision, with_techniques
 from windtunnel.scenario.simulate_options import EVICTIONS, ROUTERS, SCHEDULERS, SimulateOptions
+from windtunnel.scenario.technique import ServeSetting
 from windtunnel.scenario.text import shown
 from windtunnel.scenario.workload import Slo, WorkloadSpec, slo, workload_spec
 
@@ -90,20 +91,22 @@ def simulate_scenario(options: SimulateOptions) -> SimulateScenario:
     Raises:
         ScenarioError: an unknown name, or options that contradict each other.
     """
-    network = load_network(options.model)
-    check_served(network)
+    used = techniques_of(options, "simulate")
+    options = requested(options, used)
+    network = served_network(options, used)
     cluster = parse_cluster(options.on, dict(options.set))
     warnings: list[str] = []
     groups = _groups(options)
     pools = {role: tuple(_setup(g, options, network, cluster, warnings) for g in each) for role, each in groups.items()}
-    used = sum(s.count * s.accelerators for setups in pools.values() for s in setups)
+    needed = sum(s.count * s.accelerators for setups in pools.values() for s in setups)
     scaling = autoscale(options.autoscale) if options.autoscale else None
     if scaling is not None:
-        used = _check_scaling(options, pools, scaling)
-    if used > cluster.count:
-        raise ScenarioError(f"the service's engines need {used} accelerators; {shown(options.on)} has {cluster.count}")
-    if used < cluster.count:
-        warnings.append(f"{cluster.count - used} of {cluster.count} accelerators are not used by the plan")
+        needed = _check_scaling(options, pools, scaling)
+    if needed > cluster.count:
+        there = f"{shown(options.on)} has {cluster.count}"
+        raise ScenarioError(f"the service's engines need {needed} accelerators; {there}")
+    if needed < cluster.count:
+        warnings.append(f"{cluster.count - needed} of {cluster.count} accelerators are not used by the plan")
     if ":" not in options.router and options.router not in ROUTERS:
         raise unknown("router", options.router, (*ROUTERS, "module:Class"))
     if ":" not in options.eviction and options.eviction not in EVICTIONS:
@@ -156,8 +159,9 @@ def _setup(
         asked: dict[str, Any] = options.model_dump(exclude_unset=True, exclude_none=True)
         own = read_options(SimulateOptions, {**asked, **group.options})
     # What is all there at time 0 is handed to the engine as a list, as offline benchmarks do: no server is in between.
+    used = techniques_of(own, "simulate")
     engine = serving_engine(
-        own, cluster, warnings, asynchronous=own.async_scheduling, expert_imbalance=own.expert_imbalance,
+        own, cluster, warnings, used, asynchronous=own.async_scheduling, expert_imbalance=own.expert_imbalance,
         first_token_s=0.0 if own.rate is not None and math.isinf(own.rate) else None,
     )  # fmt: skip
     layout = serve_layout(own.model_copy(update={"replicas": 1}), network, cluster, [])
@@ -175,6 +179,7 @@ def _setup(
         memory_utilization=own.memory_utilization or engine.memory_utilization,
         max_model_len=own.max_model_len,
     )
+    engine, plan = with_techniques(ServeSetting(own, network, cluster, engine, plan), used)
     tiers = cache_tiers(own.cache_tiers) if own.cache_tiers else ()
     if tiers and own.prefix_cache is False:
         raise ScenarioError("cache_tiers keep what a prefix cache evicts; leave out no-prefix-cache")

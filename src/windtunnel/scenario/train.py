@@ -20,6 +20,8 @@ from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import SCHEDULES, Options, TrainOptions
 from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import OPTIMIZERS, Finetune, TrainPlan
+from windtunnel.scenario.registry import requested, techniques_of
+from windtunnel.scenario.technique import TrainSetting
 from windtunnel.scenario.text import lengths, named_parameters, number, shown
 
 TRAIN_PRECISIONS = ("bf16", "fp16", "fp8", "fp32", "tf32")
@@ -44,6 +46,8 @@ def train_scenario(options: TrainOptions) -> TrainScenario:
     Raises:
         ScenarioError: an unknown name or a plan that cannot be laid out.
     """
+    used = techniques_of(options, "train")
+    options = requested(options, used)
     network, cluster, engine, warnings = read_parties(options)
     layout = train_layout(options, network, cluster, warnings, 1 if engine.expert_tp == "one" else None)
     seq = _sequence(options, network, warnings)
@@ -93,11 +97,15 @@ def train_scenario(options: TrainOptions) -> TrainScenario:
         offload_activations=offload.get("activations", ""),
         document_tokens=None if packed is None else packed.mean_square_over_mean,
     )
-    return TrainScenario(options, network, cluster, engine, plan, tuple(warnings))
+    setting = TrainSetting(options, network, cluster, engine, plan)
+    for technique in used:
+        setting = technique.train(setting)
+    return TrainScenario(options, network, cluster, setting.engine, setting.plan, tuple(warnings))
 
 
 def read_parties(options: Options) -> tuple[Network, Cluster, TrainEngine, list[str]]:
-    """The model, the cluster, the framework, and what the user should know about how these were read.
+    """The model and the framework as techniques change them, the cluster, and what the user should know about how these
+    were read.
 
     Raises:
         ScenarioError: an unknown name, or a file that cannot be used.
@@ -107,7 +115,10 @@ def read_parties(options: Options) -> tuple[Network, Cluster, TrainEngine, list[
     loaded = load_engine(options.engine, "train")
     assert isinstance(loaded, TrainEngine)
     warnings: list[str] = []
-    return network, cluster, with_own_constants(loaded, options.calibration, warnings), warnings
+    engine = with_own_constants(loaded, options.calibration, warnings)
+    for technique in techniques_of(options, "train"):
+        network, engine = technique.model(network), technique.engine(engine)
+    return network, cluster, engine, warnings
 
 
 def usual_sequence(network: Network) -> int:

@@ -1,0 +1,1 @@
+"""Papers' claims, run: published against predicted."""
