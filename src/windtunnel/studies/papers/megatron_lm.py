@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from windtunnel.scenario.provenance import assumption, catalogue, paper
@@ -44,8 +45,7 @@ def gain(batch: float) -> float:
 
 def usual_gain() -> float:
     """The median over the batch sizes of figure 12."""
-    gains = sorted(gain(batch) for batch in SETUP.batches)
-    return gains[len(gains) // (1 + 1)]
+    return median(gain(batch) for batch in SETUP.batches)
 
 
 def largest_share() -> float:
