@@ -106,9 +106,9 @@ class TrainEngine(_Profile):
     own."""
     lazy_checkpoints: bool = False
     """The copy of an asynchronous checkpoint to host memory hides behind the next forward and backward passes, which
-    do not change the state; otherwise training stops for it."""
+    do not change the state, and its pieces are written as they come; otherwise training stops for it."""
     checkpoint_cache_bytes: float | None = Field(None, ge=0)
-    """Host memory that copies of an accelerator's state may take; None: whatever they need."""
+    """Host memory that lazy copies of an accelerator's state may take; None: whatever they need."""
 
 
 class ServeEngine(_Profile):

@@ -10,7 +10,7 @@ from windtunnel.studies.study import Claim, Setup, Study, Sweep
 
 SETUP = Setup(
     technique=paper("flash-attention-2", "title"),
-    engine=catalogue("flash-attn@2023", "engine profile: the first generation's training code"),
+    engine=catalogue("flash-attn", "engine profile: the first generation's training code"),
     plain_engine=catalogue("megatron@2022", "engine profile: Megatron-LM before FlashAttention"),
     one=paper("1xa100-80gb-sxm", "section 4.1: one A100 of 80 GB"),
     node=paper("8xa100-80gb-sxm", "section 4.2: 8 A100 of 80 GB"),

@@ -73,16 +73,13 @@ def wide(**more: Any) -> TrainResult:
 def flops(answer: TrainResult) -> float:
     """Model FLOP/s of one GPU."""
     assert answer.mfu is not None
-    return answer.mfu * SETUP.peak_flops
+    return float(answer.mfu * SETUP.peak_flops)
 
 
 def gain(nic_gbit_per_s: float) -> float:
     """Throughput of a GPU over the baseline's, on machines with such adapters."""
     given = {"nic_gbit_per_s": nic_gbit_per_s}
-    after, before = (
-        sharded(set={**SETUP.machine, **given}),
-        wide(set={**SETUP.wide_machine, **given}),
-    )
+    after, before = sharded(set={**SETUP.machine, **given}), wide(set={**SETUP.wide_machine, **given})
     return flops(after) / flops(before)
 
 
