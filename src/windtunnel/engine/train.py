@@ -177,6 +177,7 @@ def plan_fields(scenario: TrainScenario) -> dict[str, Any]:
         "offload": o.offload, "context_parallel": p.context if layout.cp > 1 else None,
         "packed_lengths": o.packed_lengths,
     }  # fmt: skip
+    fields["with"] = list(o.techniques) or None
     return {k: v for k, v in fields.items() if v is not None}
 
 

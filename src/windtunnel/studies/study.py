@@ -143,3 +143,37 @@ def _row(claim: Claim) -> dict[str, Any]:
         "verdict": verdict(claim, predicted),
         "why": claim.why,
     }
+
+
+def listed(study: Study) -> dict[str, Any]:
+    """A study as a list names it: nothing is run."""
+    published = plain(study.claim.published)
+    return {
+        "name": study.name,
+        "seed": study.seed,
+        "title": study.title,
+        "technique": study.technique,
+        "metric": study.claim.metric,
+        "published": list(published) if isinstance(published, tuple) else published,
+        "setup_stated": study.setup_stated,
+        "setup": {
+            name: {"value": plain(g), "provenance": g.provenance, "note": g.note}
+            for name, g in study.setup.given.items()
+        },
+    }
+
+
+def swept(study: Study) -> dict[str, Any]:
+    """The study's sweep, run: ``gain`` at each ``value`` of ``variable``."""
+    sweep = study.sweep
+    assert sweep is not None
+    values = plain(sweep.values)
+    return {
+        "name": study.name,
+        "title": study.title,
+        "variable": sweep.variable,
+        "metric": sweep.metric,
+        "logarithmic": sweep.logarithmic,
+        "values": list(values),
+        "gain": [float(sweep.gain(value)) for value in values],
+    }
