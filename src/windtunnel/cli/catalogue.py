@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import typer
 
 from windtunnel.cli.fields import Command, command, parameter
+from windtunnel.errors import ScenarioError
 
 
 def models_command() -> Command:
@@ -66,7 +68,12 @@ def _techniques(values: Mapping[str, Any]) -> int:
         else:
             print_report(render_technique(found))
         return 0
-    every = [describe(name) for name in technique_names()]
+    every = []
+    for name in technique_names():
+        try:
+            every.append(describe(name))
+        except ScenarioError as error:  # another package's
+            print(f"warning: {error}", file=sys.stderr)
     if values["json"]:
         print_json({"techniques": every})
     else:

@@ -19,6 +19,8 @@ NEAR = 0.25
 """How far a prediction may be off to count as reproduced: of ln(ratio), or of an absolute quantity."""
 SOME = 0.1
 """Least share of ln(ratio) that a prediction must have to count as the right direction."""
+HAIR = 1e-9
+"""Of rounding, at these limits."""
 
 
 class Setup:
@@ -106,9 +108,9 @@ def verdict(claim: Claim, predicted: float) -> Verdict | None:
     if predicted <= 0:
         return "missed"
     shares = [math.log(predicted) / math.log(end) for end in ends if end > 0 and end != 1]
-    if any(1 - NEAR <= s <= 1 + NEAR for s in shares):
+    if any(1 - NEAR - HAIR <= s <= 1 + NEAR + HAIR for s in shares):
         return "reproduced"
-    return "direction" if shares and max(shares) >= SOME else "missed"
+    return "direction" if shares and max(shares) >= SOME - HAIR else "missed"
 
 
 def outcome(study: Study) -> dict[str, Any]:
