@@ -135,7 +135,7 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         confidence=known.confidence,
         calibrated=calibrated,
         warnings=[*warnings, *known.warnings],
-        run=whole_run(scenario, step, seconds, joules),
+        run=whole_run(scenario, step, seconds, joules, seconds - time_s["optimizer"]),
         explain=_explainer(evaluation, cluster),
         timeline=_timeline(evaluation, step, plan.schedule),
         tree=evaluation,

@@ -137,9 +137,13 @@ class TrainOptions(Options):
     restart_s: float | None = Field(
         default=None, ge=0, le=1e9, allow_inf_nan=False, description="seconds to start the job, loading aside"
     )
-    checkpoint_every: str = Field(default="auto", description="seconds of work between checkpoints, or auto")
+    checkpoint_every: str = Field(
+        default="auto", description="seconds of work between checkpoints, a number of steps (10steps), or auto"
+    )
     checkpoint_to: str | None = Field(
-        default=None, description="where checkpoints go: dram, nvme, parallel-fs or object-store"
+        default=None,
+        description="where checkpoints go: dram, nvme, parallel-fs or object-store, or one with figures of your own as "
+        "parallel-fs:aggregate_write_gbyte_per_s=650",
     )
     checkpoint_async: bool = Field(default=False, description="train on while checkpoints are written")
     straggler_cv: float = Field(
