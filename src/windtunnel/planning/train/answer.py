@@ -110,8 +110,8 @@ def _as_techniques_ask(options: PlanTrainOptions) -> PlanTrainOptions:
     used = techniques_of(options, "train")
     if not used:
         return options
-    asked = requested(options, used).model_dump(exclude_unset=True, exclude_none=True)
-    return read_options(PlanTrainOptions, asked)
+    wanted = requested(options, used)
+    return read_options(PlanTrainOptions, {name: getattr(wanted, name) for name in wanted.model_fields_set})
 
 
 def _with_goal(options: PlanTrainOptions) -> PlanTrainOptions:
