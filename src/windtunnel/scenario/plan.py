@@ -71,6 +71,8 @@ class TrainPlan:
     precision: str = "bf16"
     weight_bytes: float = 2.0
     recompute: Recompute = "none"
+    partition_activations: bool = False
+    """Full recomputation: each tensor-parallel rank keeps its share of a layer's input and gathers the rest again."""
     optimizer: Optimizer = OPTIMIZERS["adamw"]
     finetune: Finetune = Finetune()
     eager_attention: bool = False
