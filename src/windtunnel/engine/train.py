@@ -212,7 +212,8 @@ def host_needs(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[
     pp, n, v = plan.layout.pp, plan.micro_batches, plan.virtual_stages
     sharers = min(cluster.node_size, int(plan.layout.world))
     for tier, memory, name in (("cpu", cluster.dram, "host memory"), ("nvme", cluster.nvme, "storage")):
-        each = (host_bytes(h, plan, tier, schedule.in_flight(h.layers.index, pp, n, v)) for h in step.held)
+        waiting = (schedule.in_flight(h.layers.index, pp, n, v) for h in step.held)
+        each = (host_bytes(h, plan, scenario.engine, tier, w) for h, w in zip(step.held, waiting, strict=True))
         needed = max(float(b) for b in each) * sharers
         if needed > 0:
             result.append((name, needed, float(memory.capacity_bytes)))
