@@ -85,12 +85,13 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
     memory = memories[worst(tuple(memories))]
     capacity = float(cluster.accelerator.hbm.capacity_bytes)
     shortfall = max(float(memory.total) - capacity, 0.0)
+    offloaded = host_needs(scenario, step, schedule)
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "pointwise"))
     warnings = [
         *scenario.warnings,
         *doubts,
         *_precision_warning(scenario),
-        *_host_memory(scenario, step, schedule),
+        *_host_memory(offloaded),
     ]
     joules = float(energy_j(totals, seconds, cluster, calibration)) * gpus
     time_s = {**dict.fromkeys(CATEGORIES, 0.0), **{c: s for c, s in exposed.items() if s != 0 or c in CATEGORIES}}
@@ -139,6 +140,7 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         explain=_explainer(evaluation, cluster),
         timeline=_timeline(evaluation, step, plan.schedule),
         tree=evaluation,
+        offloaded=offloaded,
     )
 
 
@@ -152,6 +154,8 @@ def flops_per_token(scenario: TrainScenario) -> tuple[float, float]:
     attended = plan.seq if plan.document_tokens is None else min(plan.document_tokens, plan.seq)
     model = model_flops_per_token(network, attended, convention)
     hardware = hardware_flops_per_token(network, attended, convention, plan.recompute)
+    if plan.recompute_share != 1:
+        hardware = model + plan.recompute_share * (hardware - model)
     frozen = 0.0
     if plan.finetune.kind != "full":
         frozen = forward_flops_per_token(network) + encoder_flops_per_token(network)
@@ -220,9 +224,9 @@ def host_needs(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[
     return result
 
 
-def _host_memory(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[str]:
+def _host_memory(offloaded: list[tuple[str, float, float]]) -> list[str]:
     return [
         f"offloading needs {needed / 2**30:.0f} GiB of {name} a node; there are {have / 2**30:.0f}"
-        for name, needed, have in host_needs(scenario, step, schedule)
+        for name, needed, have in offloaded
         if needed > have
     ]

@@ -18,7 +18,7 @@ class Held:
     ``saved``: activation bytes of one micro-batch kept until its backward pass under the plan's recomputation;
     ``transient``: those of the one layer (or core) that recomputation brings back; ``logits``: rows x vocabulary of
     one micro-batch on the last stage. ``largest``: trained parameters of the largest layer or part outside layers;
-    ``subspaces``: what a low-rank optimizer projects of the dense and of the expert parameters.
+    ``layer_input``: bytes of what one layer is given; ``subspaces``: what a low-rank optimizer projects of the dense and of the expert parameters.
     """
 
     layers: StageLayers
@@ -30,4 +30,5 @@ class Held:
     logits: Value
     frozen_outside: Value = 0.0
     largest: Value = 0.0
+    layer_input: Value = 0.0
     subspaces: tuple[Subspace, Subspace] | None = None

@@ -321,5 +321,6 @@ class _Builder:
             own_trained = part.holds.held.get("dense", 0.0) + part.holds.held.get("expert", 0.0)
             largest = maximum(largest, own_trained if plan.finetune.kind == "full" else part.adapters)
         return Held(
-            layers, dense, expert, frozen, saved, transient, logits, outside, largest, self._subspaces(body)
+            layers, dense, expert, frozen, saved, transient, logits, outside, largest, layer_input,
+            self._subspaces(body),
         )  # fmt: skip

@@ -16,9 +16,13 @@ def update(owned: Value, held: Held, plan: TrainPlan, engine: TrainEngine) -> li
     """The update of ``owned`` parameters, after all gradients are there."""
     traffic = _traffic_bytes(plan, engine)
     if plan.offload_optimizer:
-        # Gradients that left behind the backward pass are on the host already.
-        width = plan.weight_bytes if engine.offload_gradients else engine.gradient_bytes + plan.weight_bytes
-        copy = transfer("offload.optimizer", "offload", pcie=width * owned, nvme=_states_bytes(plan) * owned)
+        width, stored = engine.gradient_bytes + plan.weight_bytes, _states_bytes(plan)
+        if engine.offload_gradients:
+            # They have left behind the backward pass. Where weights stay on the host, too, none come back; drives also
+            # get fp32 gradients, and give them back (DeepSpeed, runtime/swap_tensor/optimizer_utils.py), and weights.
+            width = 0.0 if plan.offload_params else plan.weight_bytes
+            stored = stored + (8.0 if plan.offload_optimizer == "nvme" else 0.0) + _weights_bytes(plan)
+        copy = transfer("offload.optimizer", "offload", pcie=width * owned, nvme=stored * owned)
         return [copy, _on_host(traffic * owned)]
     moved = traffic * owned
     if plan.optimizer.low_rank is not None and held.subspaces is not None:
@@ -41,8 +45,8 @@ def updated_behind(backward: Node, owned: Value, layers: int, plan: TrainPlan, e
     storage has its state ready (Fuyou, arXiv 2403.06504, section 4: synchronous out-of-core optimizer)."""
     n = max(layers, 1)
     stages: list[tuple[Node, str]] = [(Repeat(1 / n, backward), "compute")]
-    nvme = _states_bytes(plan) * owned + (plan.weight_bytes * owned if plan.offload_params == "nvme" else 0.0)
-    if plan.offload_optimizer == "nvme":
+    nvme = (_states_bytes(plan) + _weights_bytes(plan)) * owned
+    if plan.offload_optimizer == "nvme" or plan.offload_params == "nvme":
         stages.append((transfer("offload.optimizer", "offload", nvme=nvme / n), "nvme"))
     stages.append((_on_host(_traffic_bytes(plan, engine) * owned / n), "host"))
     if not plan.offload_params:
@@ -60,6 +64,11 @@ def _traffic_bytes(plan: TrainPlan, engine: TrainEngine) -> float:
 def _states_bytes(plan: TrainPlan) -> float:
     """Read from storage and written back for each parameter: its state and fp32 copy."""
     return 2 * (plan.optimizer.state_bytes + 4.0) if plan.offload_optimizer == "nvme" else 0.0
+
+
+def _weights_bytes(plan: TrainPlan) -> float:
+    """Written to storage for each parameter when it is updated."""
+    return plan.weight_bytes if plan.offload_params == "nvme" else 0.0
 
 
 def _on_host(size: Value) -> Op:

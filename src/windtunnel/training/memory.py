@@ -94,6 +94,9 @@ def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Sch
     saved = held.saved * in_flight
     if plan.offload_activations:
         saved = 2 * held.saved / layers
+        if plan.streamed:
+            # Those of the next layer come piece by piece into the room that the layer at work gives up.
+            saved = where(held.transient > 0, 2 * held.layer_input, held.saved / layers)
     return Memory(
         weights=weights,
         gradients=gradients,
