@@ -136,7 +136,7 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         confidence=known.confidence,
         calibrated=calibrated,
         warnings=[*warnings, *known.warnings],
-        run=whole_run(scenario, step, seconds, joules),
+        run=whole_run(scenario, step, seconds, joules, seconds - time_s["optimizer"]),
         explain=_explainer(evaluation, cluster),
         timeline=_timeline(evaluation, step, plan.schedule),
         tree=evaluation,
@@ -181,6 +181,7 @@ def plan_fields(scenario: TrainScenario) -> dict[str, Any]:
         "offload": o.offload, "context_parallel": p.context if layout.cp > 1 else None,
         "packed_lengths": o.packed_lengths,
     }  # fmt: skip
+    fields["with"] = list(o.techniques) or None
     return {k: v for k, v in fields.items() if v is not None}
 
 

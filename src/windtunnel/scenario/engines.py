@@ -104,6 +104,14 @@ class TrainEngine(_Profile):
     """Dropout is applied where the architecture has it (models before 2022)."""
     vocab_multiple: int = Field(128, gt=0)
     """The output rows are padded to a multiple of this times tp."""
+    checkpoint_writer_bytes_per_s: float | None = Field(None, gt=0)
+    """What one process writes of a checkpoint (its serialisation, one stream to the store); None: no limit of its
+    own."""
+    lazy_checkpoints: bool = False
+    """The copy of an asynchronous checkpoint to host memory hides behind the next forward and backward passes, which
+    do not change the state; otherwise training stops for it."""
+    checkpoint_cache_bytes: float | None = Field(None, ge=0)
+    """Host memory that copies of an accelerator's state may take; None: whatever they need."""
 
 
 class ServeEngine(_Profile):

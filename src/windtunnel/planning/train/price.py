@@ -122,7 +122,7 @@ class Pricer:
             sizes.pop("etp")
         fields = {"precision": key.precision, "offload": key.offload, "sequence_parallel": key.sequence_parallel}
         asked = {**self.axes.fixed(), **sizes, **fields, "pp": key.pp, "recompute": key.recompute}
-        return train_scenario(read_options(TrainOptions, asked))
+        return train_scenario(read_options(TrainOptions, asked), rewritten=True)
 
     def _of_zero(
         self, key: Key, base: TrainScenario, grid: Grid, zero: int, legal: Mask, hsdp: Array | None,
