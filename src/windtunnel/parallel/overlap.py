@@ -120,7 +120,9 @@ def behind_next(interference: float, share: float = 1.0) -> Callable[[Node], Nod
         segments = _segments(tree)
         if not segments:
             return tree
-        work = [rewrite(s, lambda op: EMPTY if _talks(op) else op.but(beside=None) if op.beside else op) for s in segments]
+        work = [
+            rewrite(s, lambda op: EMPTY if _talks(op) else op.but(beside=None) if op.beside else op) for s in segments
+        ]
         talk = [rewrite(s, _messages) for s in segments]
         laid = tuple(
             Par((w, talk[i - 1]), interference, "sub-layer beside the last one's sum", feeds=False)

@@ -27,7 +27,9 @@ class NanoFlow(Technique):
         neutral={"nano_batches": 1},
     )
 
-    nano_batches: int = parameter(paper(2, "section 4.1.1, the pipelines found begin from two"), "pieces of a batch", ge=1)
+    nano_batches: int = parameter(
+        paper(2, "section 4.1.1, the pipelines found begin from two"), "pieces of a batch", ge=1
+    )
     memory_share: float = parameter(
         assumption(0.4, "compute units that must load from memory to fill its bandwidth, about two fifths on an A100"),
         "of the compute units, while attention to the cache runs", ge=0, le=1,
