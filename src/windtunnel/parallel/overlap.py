@@ -30,8 +30,8 @@ def stream_of(op: Op) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """A layer in ``n`` pieces of the batch, with ``beside`` run beside computing (NanoFlow, arXiv 2408.12757, section 4;
-    DeepSeek's dual micro-batches; NeuPIMs' sub-batches).
+    """A layer in ``n`` pieces of the batch, with ``beside`` run beside computing (NanoFlow, arXiv 2408.12757, section
+    4; DeepSeek's dual micro-batches; NeuPIMs' sub-batches).
 
     Layers follow each other without a gap: while one piece ends a layer another may be in the next. A layer so lasts as
     long as its slowest stream has work with all pieces, or as one piece takes from end to end, whichever is longer.

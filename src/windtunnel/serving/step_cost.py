@@ -124,7 +124,8 @@ class _Prober:
             shape = (len(keys), len(tokens))
             parts.append(self.stages(asked, shape) - self.stages(self.batch(tokens, 0.0, 1.0), shape))
         values = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
-        found, row = [], 0
+        found: list[list[Region]] = []
+        row = 0
         for group in self.regions:
             row += 1  # what runs in turn
             found.append([])
