@@ -174,4 +174,6 @@ class ServePlan:
     kv_blocks: int | None = None
     memory_utilization: float = 0.9
     max_model_len: int | None = None
+    cache_copies: Value = 1
+    """Ranks that each hold what a sequence keeps of its context."""
     rewrites: tuple[TreeRewrite, ...] = ()
