@@ -205,7 +205,7 @@ class FakeService:
             return summarise(nothing_run(workload), workload, Setting(**fields), physics, slo=slo)
         physics = Physics({"tensor": 0.21, "hbm": 0.62, "scale_up": 0.0}, 520.0 * outcome.end / PS,
                           Bottleneck("hbm", 0.71), 2.5 / 3600 * outcome.end / PS,
-                          tuple(Paid(1.0, None, 700.0) for _ in outcome.pools))  # fmt: skip
+                          tuple(Paid(1.0, None, 700.0, 1.0) for _ in outcome.pools))  # fmt: skip
         return summarise(outcome, workload, Setting(**fields), physics, slo=slo, warmup_s=warmup_s)
 
 

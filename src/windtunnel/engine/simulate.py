@@ -61,12 +61,13 @@ def simulate_workload(
     *,
     progress: Progress | None = None,
     prepared: Prepared | None = None,
+    logged: int = LOGGED,
 ) -> SimulateResult:
     """The answer for requests that are there already. ``prepared``: see
-    :func:`~windtunnel.engine.fleet.make_fleets`."""
+    :func:`~windtunnel.engine.fleet.make_fleets`; ``logged``: stretches of iterations kept of each engine."""
     calibrated, doubts = _sureness(scenario)
     asked = Asked(scenario, workload)
-    fleets = make_fleets(scenario, asked, LOGGED, prepared)
+    fleets = make_fleets(scenario, asked, logged, prepared)
     setting = _setting(scenario, fleets, calibrated, [*doubts, *_unused(scenario, workload)])
     slo, warmup = scenario.slo, scenario.options.warmup
     if setting.shortfall_bytes > 0:

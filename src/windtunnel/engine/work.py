@@ -71,20 +71,21 @@ def physics(ran: Sequence[Ran], network: Network) -> Physics:
         on_rank = each.setup.accelerators / each.ranks
         price = cluster.price_usd_per_hour
         paid[price] = paid.get(price, 0.0) + pool.accelerator_seconds
-        before, worked = joules, 0.0
+        before, worked, passed = joules, 0.0, 0.0
         if pool.cells.count.size:
             part = _priced(each, network)
             for name, amount in part.busy.items():
                 busy[name] += amount * on_rank / stages
             for name, amount in part.critical.items():
                 critical[name] = critical.get(name, 0.0) + amount
+            passed = part.passed / stages
             worked = min(float(np.sum(part.seconds)) * on_rank, pool.accelerator_seconds)
             joules += _energy(part, stages, on_rank, worked, cluster, calibration)
         idle = energy_j(_nothing(), 1.0, cluster, calibration)
         joules += float(np.max(np.asarray(idle))) * max(pool.accelerator_seconds - worked, 0.0)
         seconds += pool.accelerator_seconds
         own = cost_usd(cluster, 1.0, pool.accelerator_seconds)
-        pools.append(Paid(joules - before, own, provisioned_w(cluster)))
+        pools.append(Paid(joules - before, own, provisioned_w(cluster), passed))
     shares = {name: min(amount / seconds, 1.0) if seconds > 0 else 0.0 for name, amount in busy.items()}
     total = sum(critical.values())
     worst = max(critical, key=lambda k: critical[k]) if total > 0 else None
@@ -105,10 +106,12 @@ def provisioned_w(cluster: Cluster) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Priced:
-    """``seconds`` of each cell in all; ``busy`` and ``critical`` of all cells; ``totals`` of one iteration of each."""
+    """``seconds`` of each cell in all, waiting in the pipeline included, and without it ``passed`` of all cells;
+    ``busy`` and ``critical`` of all cells; ``totals`` of one iteration of each."""
 
     count: Array
     seconds: Array
+    passed: float
     busy: dict[str, float]
     critical: dict[str, float]
     totals: Totals
@@ -126,7 +129,9 @@ def _priced(ran: Ran, network: Network) -> _Priced:
     busy: dict[str, float] = {name: summed(found[name]) for name in RESOURCES if name in found}
     busy["host"] = summed(evaluation.cost(made.schedule).host)
     critical = {name: summed(value) for name, value in evaluation.critical().items()}
-    return _Priced(cells.count, cells.sums["seconds"], busy, critical, evaluation.totals())
+    return _Priced(
+        cells.count, cells.sums["seconds"], summed(evaluation.seconds()), busy, critical, evaluation.totals()
+    )
 
 
 def _energy(

@@ -36,12 +36,14 @@ _BLOCKED = {
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What a pool of like engines used: joules, dollars (None: no price is known), and the watt that must be there for
-    one of its accelerators with its share of the node."""
+    """What a pool of like engines used: joules, dollars (None: no price is known), the watt that must be there for one
+    of its accelerators with its share of the node, and the seconds that one pipeline stage of each engine worked, over
+    all engines."""
 
     energy_j: float
     cost_usd: float | None
     provisioned_w: float
+    stage_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,7 @@ def _pool(p: Pool, paid: Paid) -> dict[str, Any]:
         "cost_usd": paid.cost_usd,
         "provisioned_power_w": p.replicas * p.accelerators * paid.provisioned_w,
         "busy_fraction": _share(p.busy_s, p.up_s),
+        "stage_busy_fraction": _share(paid.stage_s, p.up_s),
         "blocked_fraction": {reason: _share(s, p.up_s) for reason, s in p.blocked_s.items()},
         "kv_capacity_tokens": p.kv_capacity_tokens,
         "kv_peak_fraction": p.kv_peak,

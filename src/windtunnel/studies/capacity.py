@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,8 +63,7 @@ def capacity(meets: Callable[[SimulateResult], bool], start: float, **options: A
     prepared = prepare(scenario, build_workload(scenario.workload))
     if any(size.shortfall_bytes > 0 for pool in prepared.values() for _, size in pool):
         return 0.0
-    if asked.loop == "auto" and available(compile=True, quick=True):
-        scenario = replace(scenario, options=asked.model_copy(update={"loop": "auto"}))
+    available(compile=True, quick=True)  # many small runs together are worth the compiled loop
 
     def yes(rate: float) -> bool:
         at = replace(
@@ -72,7 +71,7 @@ def capacity(meets: Callable[[SimulateResult], bool], start: float, **options: A
             options=scenario.options.model_copy(update={"rate": rate}),
             workload=replace(scenario.workload, rate=rate),
         )
-        return meets(simulate_workload(at, build_workload(at.workload), prepared=prepared))
+        return meets(simulate_workload(at, build_workload(at.workload), prepared=prepared, logged=0))
 
     return highest(yes, start, least=start * LEAST, tolerance=TOLERANCE) or 0.0
 
@@ -82,8 +81,3 @@ def lognormal(median: float, p90: float) -> str:
     sigma = math.log(p90 / median) / Z90
     mean, cv = median * math.exp(sigma**2 / 2), math.sqrt(math.expm1(sigma**2))
     return f"lognormal:mean={mean:.6g},cv={max(cv, 1e-3):.6g}"
-
-
-def largest(values: Sequence[float]) -> float:
-    """Of an "up to" claim: the largest, the greatest gain over the range that was swept."""
-    return max(values)
