@@ -59,6 +59,9 @@ class TrainEngine(_Profile):
     """Bytes an accumulated gradient element is held in."""
     reduce_bytes: float = Field(4, gt=0)
     """Bytes a gradient element has on the wire."""
+    offload_gradients: bool = False
+    """With an offloaded optimizer, gradients leave for the host layer by layer behind the backward pass and wait for
+    the update there; otherwise the device holds them until then."""
     master_weights: bool = True
     """An fp32 copy of the weights beside a 16-bit one."""
     sharded_master_only: bool = False
