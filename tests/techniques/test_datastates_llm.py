@@ -20,6 +20,11 @@ RUN: dict[str, Any] = {**STEP, "tokens": 100 * 64 * 2048, "checkpoint_every": "1
 STORE = "parallel-fs:write_gbyte_per_s_per_node=20,aggregate_write_gbyte_per_s=100"
 
 
+def figures(result: Any) -> dict[str, Any]:
+    """All of an answer but the plan, which names techniques."""
+    return {k: v for k, v in result.to_dict().items() if k != "plan"}
+
+
 def run(techniques: list[str], **changes: Any) -> dict[str, Any]:
     found = train(**{**RUN, "checkpoint_to": STORE, **changes}, techniques=techniques).run
     assert found is not None
@@ -28,7 +33,7 @@ def run(techniques: list[str], **changes: Any) -> dict[str, Any]:
 
 def test_without_host_memory_it_changes_nothing() -> None:
     asked = train(**RUN, techniques=["datastates-llm:host_cache_gbyte=0"])
-    assert asked.to_dict() == train(**RUN).to_dict()
+    assert figures(asked) == figures(train(**RUN))
 
 
 def test_a_step_is_as_long_as_before() -> None:

@@ -17,6 +17,11 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 
 
+def figures(result: Any) -> dict[str, Any]:
+    """All of an answer but the plan, which names techniques."""
+    return {k: v for k, v in result.to_dict().items() if k != "plan"}
+
+
 def ulysses(degree: int | None = None, **changes: Any) -> TrainResult:
     name = "deepspeed-ulysses" + ("" if degree is None else f":degree={degree}")
     return train(**{**BASE, **changes}, techniques=[name])
@@ -29,13 +34,13 @@ def sent(result: TrainResult) -> float:
 
 
 def test_one_rank_changes_nothing() -> None:
-    assert ulysses(1).to_dict() == train(**BASE).to_dict()
-    assert ulysses().to_dict() == train(**BASE).to_dict()
+    assert figures(ulysses(1)) == figures(train(**BASE))
+    assert figures(ulysses()) == figures(train(**BASE))
 
 
 def test_it_is_what_options_can_ask_for() -> None:
     asked = train(**BASE, cp=8, context_parallel="ulysses")
-    assert ulysses(8).to_dict() == asked.to_dict() == ulysses(cp=8).to_dict()
+    assert figures(ulysses(8)) == figures(asked) == figures(ulysses(cp=8))
 
 
 def test_messages_stay_when_sequence_and_ranks_grow_together() -> None:

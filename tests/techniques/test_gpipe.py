@@ -16,13 +16,18 @@ BASE: dict[str, Any] = {
 FREE = {"scale_up_gbyte_per_s": 1e6, "kernel_gap_us": 0}
 
 
+def figures(result: Any) -> dict[str, Any]:
+    """All of an answer but the plan, which names techniques."""
+    return {k: v for k, v in result.to_dict().items() if k != "plan"}
+
+
 def piped(partitions: int, pieces: int, **changes: Any) -> TrainResult:
     name = f"gpipe:partitions={partitions},micro_batches={pieces}"
     return train(**{**BASE, **changes}, techniques=[name])
 
 
 def test_one_partition_changes_nothing() -> None:
-    assert piped(1, 4).to_dict() == train(**BASE).to_dict()
+    assert figures(piped(1, 4)) == figures(train(**BASE))
 
 
 @pytest.mark.parametrize("pieces", [4, 16])

@@ -18,17 +18,22 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 
 
+def figures(result: Any) -> dict[str, Any]:
+    """All of an answer but the plan, which names techniques."""
+    return {k: v for k, v in result.to_dict().items() if k != "plan"}
+
+
 def with_chunks(v: int, **changes: Any) -> TrainResult:
     return train(**{**BASE, **changes}, techniques=[f"megatron-lm:virtual_stages={v}"])
 
 
 def test_one_chunk_changes_nothing() -> None:
-    assert with_chunks(1).to_dict() == train(**BASE).to_dict()
+    assert figures(with_chunks(1)) == figures(train(**BASE))
 
 
 def test_it_is_the_schedule_that_options_can_ask_for() -> None:
     asked = train(**BASE, schedule="interleaved", virtual_stages=2)
-    assert with_chunks(2).to_dict() == asked.to_dict()
+    assert figures(with_chunks(2)) == figures(asked)
 
 
 @settings(max_examples=10, deadline=None)

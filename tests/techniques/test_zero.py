@@ -18,12 +18,17 @@ BASE: dict[str, Any] = {
 PARAMETERS = load_network("gpt2-xl").total_parameters
 
 
+def figures(result: Any) -> dict[str, Any]:
+    """All of an answer but the plan, which names techniques."""
+    return {k: v for k, v in result.to_dict().items() if k != "plan"}
+
+
 def staged(stage: int, **changes: Any) -> TrainResult:
     return train(**{**BASE, **changes}, techniques=[f"zero:stage={stage},partition_activations=false"])
 
 
 def test_stage_0_changes_nothing() -> None:
-    assert staged(0).to_dict() == train(**BASE).to_dict()
+    assert figures(staged(0)) == figures(train(**BASE))
 
 
 @pytest.mark.parametrize(("stage", "per_parameter"), [(0, 16), (1, 4 + 12 / 64), (2, 2 + 14 / 64)])
@@ -63,9 +68,9 @@ def test_partitioned_activations_save_what_the_paper_says() -> None:
 
 def test_partitioning_needs_full_recomputation_and_several_ranks() -> None:
     asked = ["zero:stage=0"]
-    assert train(**BASE, techniques=asked).to_dict() == train(**BASE).to_dict()
+    assert figures(train(**BASE, techniques=asked)) == figures(train(**BASE))
     kept = {**BASE, **WIDE, "recompute": "none"}
-    assert train(**kept, techniques=asked).to_dict() == train(**kept).to_dict()
+    assert figures(train(**kept, techniques=asked)) == figures(train(**kept))
 
 
 def test_another_stage_asked_for_is_named() -> None:
