@@ -87,8 +87,8 @@ STUDY = Study(
         "attention, forward and backward, over FlashAttention: largest over head sizes and lengths",
         SETUP.given["kernel_speedup"], "ratio",
         lambda: max(kernel_speedup(m, s) for m in SETUP.heads for s in SETUP.lengths),
-        why="the first generation is calibrated on MPT training runs of 2023, which had it from Triton or CUDA, at 0.34 "
-        "of peak; the paper's table 1 leaves its baseline 0.24, and 1.3 to 2.5 times over the Triton version. The "
+        why="the first generation is calibrated on MPT training runs of 2023, which had it from Triton or CUDA, at "
+        "0.34 of peak; the paper's table 1 leaves its baseline 0.24, and 1.3 to 2.5 times over the Triton version. The "
         "second is calibrated on a serving engine's paged calls, 0.56 of peak where the paper's reach 0.73",
     ),
     also=(
