@@ -84,7 +84,7 @@ STUDY = Study(
     claim=Claim(
         "end-to-end time, torch.save over lazy checkpoints, one an iteration, largest over the models",
         SETUP.given["end_to_end"], "ratio", lambda: max(end_to_end(*each) for each in SETUP.runs),
-        why="the gain is iteration plus write over iteration, from 3.2 at 7 billion parameters to 1.4 at 70, so it turns "
+        why="the gain is iteration plus write over iteration, 3.2 at 7 billion parameters and 1.4 at 70, so it turns "
         "on how long an iteration takes beside the 11 to 14 s of a synchronous write, and on what the shared file "
         "system gives a node in the background; neither is in the abstract",
     ),
