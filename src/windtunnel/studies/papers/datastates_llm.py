@@ -33,7 +33,9 @@ SETUP = Setup(
     no_failures=assumption(1e11, "hours between failures: none in so short a run"),
     end_to_end=paper(2.2, "abstract: up to 2.2 times faster end-to-end training runtime"),
     checkpointing=paper(48.0, "abstract: up to 48 times faster checkpointing"),
-    intervals=assumption((1, 2, 5, 10, 20, 50), "iterations between checkpoints, from the paper's highest frequency on"),
+    intervals=assumption(
+        (1, 2, 5, 10, 20, 50), "iterations between checkpoints, from the paper's highest frequency on"
+    ),
 )
 
 
