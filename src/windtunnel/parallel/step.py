@@ -257,6 +257,12 @@ class _Builder:
         again: list[Node] = [Repeat(k, r.tree) for r, k in parts if r.tree is not EMPTY]
         if self.plan.recompute == "full":
             again.append(host_work("issue.again", self._issue_s(body)))
+            if self.plan.partition_activations and not self.plan.sequence_parallel:
+                # ZeRO (arXiv 1910.02054), section 6.1: gathered once a layer, right before it runs again.
+                size = self.style.act * self.batch.tokens * self.network.hidden_size
+                group = self.plan.layout.tp_group
+                gather = collective("all_gather", size, group, "tp_comm", name="tp.gather_kept")
+                again.append(Repeat(sum(k for _, k in body), gather, "kept inputs"))
         if not again:
             return []
         every, share = seq(*again, name="recompute"), self.plan.recompute_share
@@ -305,7 +311,8 @@ class _Builder:
             frozen, dense, expert = frozen + dense + expert - adapters, adapters, 0.0
             ends = [(p, 1) for p in edges]
             outside = held("dense_frozen", ends) + held("dense", ends)
-        own = batch.tokens / (plan.layout.tp if plan.sequence_parallel else 1)
+        split = plan.sequence_parallel or (plan.partition_activations and plan.recompute == "full")
+        own = batch.tokens / (plan.layout.tp if split else 1)
         layer_input = self.style.act * own * self.network.hidden_size
         saved: Value = layer_input * layers.layers * (plan.recompute == "full" or self._by_operator)
         saved = saved + sum((k * self._recomputed(p).kept for p, k in body), 0.0)

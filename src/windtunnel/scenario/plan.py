@@ -134,6 +134,8 @@ class TrainPlan:
     precision: str = "bf16"
     weight_bytes: float = 2.0
     recompute: Recompute = "none"
+    partition_activations: bool = False
+    """Full recomputation: each tensor-parallel rank keeps its share of a layer's input and gathers the rest again."""
     recompute_share: float = 1.0
     """Of the layers, how many recompute; the others keep everything."""
     optimizer: Optimizer = OPTIMIZERS["adamw"]
@@ -172,4 +174,6 @@ class ServePlan:
     kv_blocks: int | None = None
     memory_utilization: float = 0.9
     max_model_len: int | None = None
+    cache_copies: Value = 1
+    """Ranks that each hold what a sequence keeps of its context."""
     rewrites: tuple[TreeRewrite, ...] = ()
