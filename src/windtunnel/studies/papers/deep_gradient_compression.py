@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from windtunnel.ops.rewrite import operators
 from windtunnel.scenario.provenance import assumption, catalogue, paper
 from windtunnel.scenario.results import TrainResult
 from windtunnel.studies.ask import train
@@ -43,15 +42,8 @@ def _step(gbit_per_s: float, technique: str = "", machine: str = SETUP.machine) 
 
 def _gradient_bytes(result: TrainResult) -> float:
     """What one rank has to send: all of its gradients, or what it has chosen of them."""
-    total: float = 0
-    buckets = 0.0
-    for stage in result.tree.tree.stages:
-        found = [op for op in operators(stage.epilogue) if op.name == "dp.reduce"]
-        buckets += len(found)
-        for op in found:
-            total += op.message_bytes / (op.group.size if op.kind == "all_gather" else 1)
-    assert buckets
-    return total
+    totals = result.tree.totals()
+    return float(totals.messages.get("all_reduce", 0) + totals.messages.get("all_gather", 0) / SETUP.gpus)
 
 
 def _ratio() -> float:
