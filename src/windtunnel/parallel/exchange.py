@@ -87,5 +87,5 @@ def workers(plan: TrainPlan) -> tuple[tuple[Group, Group], tuple[Group, Group]]:
     layout = plan.layout
     if plan.local is None:
         return (layout.dp_group, Group()), (layout.edp_group, Group())
-    near = plan.local.worker
+    near = plan.local.worker if plan.zero == 0 else max(plan.local.worker, plan.local.sharing)
     return split(layout.dp_group, near, layout.cp), split(layout.edp_group, near)
