@@ -205,32 +205,44 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exposed:
-    """What a :class:`Flow` costs beyond its main stage's own work: the part that could not be hidden.
+    """What a :class:`Flow` or a :class:`Par` costs beyond its main child's own work: what could not be hidden.
 
-    The main stage's work is a part of the tree elsewhere; that part with this one is as long as the flow. Where the
-    other stages are the longer ones they are on the critical path and the main stage is not: its weight here is then
-    negative, and cancels its weight there. ``busy`` is all that the other stages do, hidden or not, and may exceed
+    The main child's work is a part of the tree elsewhere; that part with this one is as long as the overlap. Where the
+    other children are the longer ones they are on the critical path and the main one is not: its weight here is then
+    negative, and cancels its weight there. ``busy`` is all that the other children do, hidden or not, and may exceed
     ``seconds``: an Exposed stands in a sequence, not beside other work.
     """
 
-    flow: Flow
+    beside: Flow | Par
     name: str = ""
 
     @property
+    def main(self) -> tuple[Node, Value]:
+        """The child that time is hidden behind, and how often it runs."""
+        beside = self.beside
+        return beside.children[beside.main], beside.times[beside.main]
+
+    @property
+    def others(self) -> list[tuple[Node, Value]]:
+        """What is hidden as far as it can be, and how often each runs."""
+        both = zip(self.beside.children, self.beside.times, strict=True)
+        return [each for i, each in enumerate(both) if i != self.beside.main]
+
+    @property
     def children(self) -> tuple[Node, ...]:
-        return (self.flow, self.flow.stages[self.flow.main])
+        return (self.beside, self.main[0])
 
     @property
     def times(self) -> tuple[Value, ...]:
-        return (1, -self.flow.n)
+        return (1, -self.main[1])
 
     def combine(self, costs: Sequence[Cost]) -> Cost:
-        both = add(costs, [1, -self.flow.n])
+        both = add(costs, [1, -self.main[1]])
         return Cost(maximum(both.seconds, 0.0), maximum(both.host, 0.0), both.busy)
 
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
         positive = where(self.combine(costs).seconds > 0, 1.0, 0.0)
-        return [positive, -self.flow.n * positive]
+        return [positive, -self.main[1] * positive]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
