@@ -77,7 +77,9 @@ def test_one_piece_and_what_is_outside_of_layers_stay_as_they_are() -> None:
 
 
 @given(st.integers(2, 6), st.floats(0, 1), st.sampled_from([{}, {"memory": 0.4, "network": 0.2}]))
-def test_a_layer_lasts_as_its_slowest_stream_or_as_one_piece(n: int, interference: float, shares: dict[str, float]) -> None:
+def test_a_layer_lasts_as_its_slowest_stream_or_as_one_piece(
+    n: int, interference: float, shares: dict[str, float]
+) -> None:
     tree = layer("llama-3-8b")
     cut = Evaluation(Pieces(n, shares=shares, interference=interference)(tree), seconds)
     streams = dict.fromkeys(("compute", "memory", "network"), 0.0)

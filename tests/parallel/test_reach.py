@@ -18,9 +18,10 @@ from windtunnel.scenario.batch import decode, training
 from windtunnel.scenario.layout import Layout
 
 TOKENS = 64.0
+OVER_RANKS = Layout(dp=8, ep=8)
 
 
-def layer(model: str = "mixtral-8x7b", layout: Layout = Layout(dp=8, ep=8)) -> Node:
+def layer(model: str = "mixtral-8x7b", layout: Layout = OVER_RANKS) -> Node:
     return block_tree(load_network(model).blocks[-1], decode(TOKENS, 500.0), Style(layout=layout))
 
 
@@ -58,6 +59,6 @@ def test_nothing_changes_where_nothing_is_exchanged() -> None:
 
 def test_the_backward_pass_follows() -> None:
     block = load_network("mixtral-8x7b").blocks[-1]
-    tree = block_tree(block, training(1.0, 512.0), Style(layout=Layout(dp=8, ep=8), training=True))
+    tree = block_tree(block, training(1.0, 512.0), Style(layout=OVER_RANKS, training=True))
     (before,), (after,) = (named(t, "ep.dispatch")[0].adjoint or () for t in (tree, Reach(0.25)(tree)))
     assert after.message_bytes == 0.75 * before.message_bytes

@@ -39,7 +39,7 @@ def test_with_every_next_expert_at_hand_only_calls_remain() -> None:
     found = asked("exflow:affinity=1,gathered=0")
     totals = found.tree["prefill"].totals()
     assert totals.messages["all_to_all"] == 0
-    assert 0 < float(found.tree["prefill"].by_kind()["all_to_all"]) < 0.01 * float(asked().tree["prefill"].seconds())
+    assert 0 < float(found.tree["prefill"].by_kind()["all_to_all"]) < 0.02 * float(asked().tree["prefill"].seconds())
 
 
 def test_every_rank_keeps_all_contexts() -> None:
@@ -55,7 +55,7 @@ def test_gathering_whole_caches_may_cost_more_than_it_saves() -> None:
 
 
 def test_dense_models_are_refused_and_one_rank_has_nothing_to_exchange() -> None:
-    with pytest.raises(ScenarioError, match="exflow: .*has no experts"):
+    with pytest.raises(ScenarioError, match=r"exflow: .*has no experts"):
         infer(model="llama-3-8b", on="h100-sxm", techniques=["exflow"])
     alone = {"on": "a100-80gb-sxm", "dp": 1, "ep": 1, "batch": 16}
     assert asked("exflow", **alone).e2e_s == asked(**alone).e2e_s

@@ -34,11 +34,12 @@ def test_one_rank_has_nothing_to_hide() -> None:
 
 
 def test_what_is_hidden_is_hidden_but_for_interference() -> None:
-    """All-reduces of layers are shorter than the sub-layers beside them here: the interference is what shows."""
+    """All-reduces of layers are shorter than the sub-layers beside them here: the interference is what shows (and the
+    messages of the embedding and the head, which are two of 162)."""
     base, found = (served(*t).tree["decode"] for t in ((), ("ladder-residual",)))
     interference = load_engine("gpt-fast", "serve").interference
     exposed, before = (float(e.exposed()["tp_comm"]) for e in (found, base))
-    assert exposed == pytest.approx(interference * before, rel=0.1)
+    assert exposed == pytest.approx(interference * before, abs=0.02 * before)
     assert found.totals().messages == pytest.approx(base.totals().messages)
 
 

@@ -47,7 +47,7 @@ def _gain() -> float:
 
 def _of_optimum() -> float:
     parameters = load_network(SETUP.model).total_parameters
-    optimum = SETUP.gpus * SETUP.peak_flops * SETUP.reached / (SETUP.flops_per_parameter * parameters)
+    optimum: float = SETUP.gpus * SETUP.peak_flops * SETUP.reached / (SETUP.flops_per_parameter * parameters)
     return fmean(_throughput(w, techniques=[SETUP.technique]) for w in SETUP.lengths) / optimum
 
 
@@ -76,8 +76,8 @@ STUDY = Study(
         published=SETUP.given["faster"],
         kind="ratio",
         predict=_gain,
-        why="The gain is that of overlapping alone. The baseline here meets TensorRT-LLM's own published tables of this "
-        "model on A100 within 10 % and reaches half of the optimum without any overlap; under the paper's load "
+        why="The gain is that of overlapping alone. The baseline here meets TensorRT-LLM's own published tables of "
+        "this model on A100 within 10 % and reaches half of the optimum without any overlap; under the paper's load "
         "TensorRT-LLM was slower than its tables say, by losses between its iterations that they do not show.",
     ),
     also=(
