@@ -158,3 +158,18 @@ def test_the_backward_pass_sends_what_it_sent_before(sharded: bool, overlap: boo
     assert both[1] == pytest.approx(both[0])
     laddered = behind_next(0.0)(tree)
     assert all(op.beside is None for op in operators(laddered))
+
+
+def test_micro_batches_in_halves_hide_messages_in_training_too() -> None:
+    """As DeepSeek-V3's two micro-batches: the forward pass in pieces, and by its gradient the backward pass."""
+    block = load_network("mixtral-8x7b").blocks[-1]
+    style = Style(layout=Layout(dp=8, ep=8), training=True)
+    tree = block_tree(block, training(1.0, 4096.0), style)
+    cut = Pieces(2, ("network",))(tree)
+    for whole, halves in zip((tree, *gradient(tree)), (cut, *gradient(cut)), strict=True):
+        before, after = tree_totals(whole), tree_totals(halves)
+        assert after.messages == pytest.approx(before.messages)
+        assert after.flops["bf16"] == pytest.approx(before.flops["bf16"])
+    assert held(tree_totals(cut)) == pytest.approx(held(tree_totals(tree)))
+    for whole, halves in zip((tree, gradient(tree)[0]), (cut, gradient(cut)[0]), strict=True):
+        assert Evaluation(halves, seconds).seconds() < Evaluation(whole, seconds).seconds()
