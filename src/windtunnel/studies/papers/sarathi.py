@@ -91,7 +91,7 @@ def _sarathi() -> Any:
 
 def _idle_s(result: Any) -> float:
     """Seconds that a stage stands still."""
-    return result.makespan_s * (1 - result.pools[0]["stage_busy_fraction"])
+    return float(result.makespan_s * (1 - result.pools[0]["stage_busy_fraction"]))
 
 
 def _small() -> dict[str, Any]:
