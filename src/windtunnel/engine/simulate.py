@@ -159,6 +159,7 @@ def _plan(scenario: SimulateScenario) -> dict[str, Any]:
         "cache_tiers": o.cache_tiers, "trace": o.trace, "arrivals": o.arrivals,
         "rate": o.rate, "replay": o.replay, "kv_placement": o.kv_placement if o.kv_placement != "behind" else None,
     }  # fmt: skip
+    fields["with"] = list(o.techniques) or None
     return {k: v for k, v in fields.items() if v is not None}
 
 
