@@ -10,6 +10,7 @@ from windtunnel.models.dtypes import PRECISIONS, Precision
 from windtunnel.ops.tree import Node
 from windtunnel.ops.values import Value
 from windtunnel.scenario.layout import Layout
+from windtunnel.scenario.speculation import Speculation
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -101,3 +102,4 @@ class ServePlan:
     memory_utilization: float = 0.9
     max_model_len: int | None = None
     rewrites: tuple[TreeRewrite, ...] = ()
+    speculation: Speculation | None = None
