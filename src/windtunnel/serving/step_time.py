@@ -36,7 +36,7 @@ class StepTimes:
     and ``most_prompt_tokens`` of prompts."""
 
     __slots__ = (
-        "_apart", "_base", "_copies", "_decode", "_eager", "_flat", "_head", "_issue", "_mixed", "_overlapped",
+        "_apart", "_base", "_by_decodes", "_copies", "_decode", "_eager", "_flat", "_head", "_issue", "_mixed", "_overlapped",
         "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups", "most_prompt_tokens",
         "most_tokens", "views",
     )  # fmt: skip
@@ -52,6 +52,7 @@ class StepTimes:
         self._shapes = cost.base.shape, cost.decode.shape, cost.prompt.shape, cost.waves.shape[2]
         self._copies, self._issue = cost.copies.tolist(), cost.issue.tolist()
         self._mixed, self._overlapped, self._eager = cost.mixed, cost.overlapped, cost.eager
+        self._by_decodes = cost.by_decodes
         self._spread = (SQUARE if cost.eager else SPREAD).tolist()
         self._flat: dict[int, tuple[int, int, int]] = {}
         self.most_tokens = _largest(TOKENS, min(cost.base.shape[1], len(cost.sends)))
@@ -64,7 +65,7 @@ class StepTimes:
         total = slowest = 0
         last = self.groups - 1
         for g in range(self.groups):
-            device = self._tokens(g, tokens, work.decodes + work.prompts)
+            device = self._tokens(g, tokens, work.decodes if self._by_decodes else work.decodes + work.prompts)
             if g == last:
                 device += self._head[sampled]
             attention = 0
