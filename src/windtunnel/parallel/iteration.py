@@ -130,12 +130,14 @@ def draft_plan(plan: ServePlan, draft: Draft) -> ServePlan:
     return replace(plan, layout=Layout(tp=draft.tp), speculation=None, rewrites=())
 
 
-def verified(batch: Batch, guess: Guess) -> Batch:
+def verified(batch: Batch, guess: Guess, engine: ServeEngine) -> Batch:
     """The pass that checks the guesses of ``batch``'s decodes. Prompts that share it are there as often as the decodes
     take tokens from it, so that their whole work is in the share of it that is one iteration."""
     n = batch.decode_sequences
     times = where(n > 0, guess.tokens, 1.0)
     rows = n + guess.candidates * n
+    # How often the cache is read.
+    reads = 1.0 + guess.candidates if engine.checks_apart else 1.0
     return replace(
         batch,
         tokens=times * (batch.tokens - n) + rows,
@@ -144,8 +146,10 @@ def verified(batch: Batch, guess: Guess) -> Batch:
         prefill_pairs=times * batch.prefill_pairs,
         prefill_context=times * batch.prefill_context,
         sequences_in_prefill=times * batch.sequences_in_prefill,
-        windows={w: (times * pairs, times * keys, context) for w, (pairs, keys, context) in batch.windows.items()},
-        queries=1.0 + guess.candidates,
+        decode_sequences=reads * n,
+        decode_context=reads * batch.decode_context,
+        windows={w: (times * pairs, times * keys, reads * seen) for w, (pairs, keys, seen) in batch.windows.items()},
+        queries=(1.0 + guess.candidates) / reads,
     )
 
 
@@ -155,12 +159,13 @@ def speculated(
     """One token for every decode, by the best of the guesses (elementwise: it changes with the load)."""
     options: list[Node] = []
     for guess in speculation.guesses:
-        checked = verified(batch, guess)
+        checked = verified(batch, guess, engine)
         drafting = EMPTY
         if speculation.draft is not None:
-            drafting = _drafting(plan, engine, checked, guess, speculation.draft)
+            drafting = _drafting(plan, engine, batch, checked, guess, speculation.draft)
+        scheduled = batch.sequences - batch.decode_sequences + checked.decode_sequences
         made = forward(
-            network, plan, engine, checked, sequences=batch.sequences, drafting=drafting, heads=speculation.heads
+            network, plan, engine, checked, sequences=scheduled, drafting=drafting, heads=speculation.heads
         )
         share = where(batch.decode_sequences > 0, 1.0 / guess.tokens, 1.0)
         options.append(Repeat(share, made.tree, name=f"{guess.candidates} guesses"))
@@ -191,7 +196,9 @@ def _decodes(batch: Batch, draft: Draft, queries: Value) -> Batch:
     )
 
 
-def _drafting(plan: ServePlan, engine: ServeEngine, batch: Batch, guess: Guess, draft: Draft) -> Node:
+def _drafting(
+    plan: ServePlan, engine: ServeEngine, batch: Batch, checked: Batch, guess: Guess, draft: Draft
+) -> Node:  # fmt: skip
     """The draft's passes, and its own prefill of prompts that share the pass. The host schedules once for them all."""
     own = draft_plan(plan, draft)
     parts: list[Node] = []
@@ -201,9 +208,9 @@ def _drafting(plan: ServePlan, engine: ServeEngine, batch: Batch, guess: Guess, 
         parts.append(Repeat(times, made.stages[0][1], name="draft"))
     if not draft.shared and not nothing(batch.prefill_tokens):
         prompts = replace(
-            batch, tokens=batch.prefill_tokens, sequences=0.0 * batch.sequences, decode_sequences=0.0,
+            checked, tokens=checked.prefill_tokens, sequences=0.0 * batch.sequences, decode_sequences=0.0,
             decode_context=0.0,
-            windows={w: (pairs, keys, 0.0) for w, (pairs, keys, _) in batch.windows.items()},
+            windows={w: (pairs, keys, 0.0) for w, (pairs, keys, _) in checked.windows.items()},
         )  # fmt: skip
         made = forward(draft.network, own, engine, prompts)
         parts.append(Repeat(where(batch.prefill_tokens > 0, 1.0, 0.0), made.stages[0][1], name="draft's prompts"))

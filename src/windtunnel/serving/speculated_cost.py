@@ -15,7 +15,7 @@ import numpy as np
 
 from windtunnel.models.network import Network
 from windtunnel.ops.fold import Evaluation, Pricer
-from windtunnel.parallel.iteration import draft_plan, forward, iteration
+from windtunnel.parallel.iteration import draft_plan, forward, iteration, verified
 from windtunnel.scenario.batch import Batch
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.plan import ServePlan
@@ -129,13 +129,14 @@ def _mixed(
         probe.batch(one, 0.0, 1.0), one.shape
     )
     best = np.full(left.shape, np.inf)
+    most_rows = max(g.tokens * most.tokens + (1 + g.candidates) * n[-1] for g in speculation.guesses)
+    wide = TOKENS.points(int(most_rows) + 1).astype(float)
+    wide[0] = 1.0
+    layers = probe.stages(probe.batch(wide), wide.shape)[0]
     for guess in speculation.guesses:
         # All tokens of the pass, where the prompts' are there as often as the decodes take tokens from it.
         checked = (1 + guess.candidates) * n
         rows = guess.tokens * (points[:, None] - n) + checked
-        wide = TOKENS.points(int(rows.max()) + 1).astype(float)
-        wide[0] = 1.0
-        layers = probe.stages(probe.batch(wide), wide.shape)[0]
         prompts = np.interp(rows, wide, layers) - np.interp(checked, wide, layers)
         prompts += np.where(left > 0, np.interp(guess.tokens * left, points, own), 0.0)
         # A call of prompts' attention is launched once a pass; the tables count it once an iteration.
@@ -150,14 +151,12 @@ def _alone(
 ) -> Floats:
     """Seconds of a pass of ``n`` decodes without the target's attention; the draft's is to contexts of a token."""
     one = replace(plan, speculation=replace(speculation, guesses=(guess,)))
-    made = iteration(network, one, engine, Batch(n, n, decode_sequences=n, decode_context=n))
+    batch = Batch(n, n, decode_sequences=n, decode_context=n)
+    made = iteration(network, one, engine, batch)
     whole = guess.tokens * np.broadcast_to(np.asarray(Evaluation(made.tree, price).seconds(), float), n.shape)
     probe = Prober(network, replace(plan, speculation=None), engine, price)
-    queries = 1.0 + guess.candidates
-    rows = queries * n
-    seen = {w: (0.0, 0.0, n) for w in probe.views if w}
-    checked = Batch(rows, 0.0, decode_sequences=n, decode_context=n, windows=seen, queries=queries)
-    attention: Floats = (probe.stages(checked, n.shape) - probe.stages(probe.batch(rows), n.shape))[0]
+    checked = replace(verified(batch, guess, engine), sequences=0.0)
+    attention: Floats = (probe.stages(checked, n.shape) - probe.stages(probe.batch(checked.tokens), n.shape))[0]
     return whole - attention
 
 
@@ -193,12 +192,12 @@ def _seconds(
 ) -> Floats:  # fmt: skip
     """[sequences, contexts] of whole iterations of decodes that see so much through one view and a token through the
     others."""
-    n = np.maximum(n, 1.0) + 0.0 * context
+    n = np.maximum(n, 1.0)
     seen = {w: (0.0, 0.0, np.maximum(context, n) if w == view else n) for w in windows if w}
-    whole = np.maximum(context, n) if view == 0 else n
+    whole = np.maximum(context, n) if view == 0 else n + 0.0 * context
     batch = Batch(n, n, decode_sequences=n, decode_context=whole, windows=seen)
     made = iteration(network, plan, engine, batch)
-    return np.broadcast_to(np.asarray(Evaluation(made.tree, price).seconds(), float), n.shape)
+    return np.broadcast_to(np.asarray(Evaluation(made.tree, price).seconds(), float), whole.shape)
 
 
 def _looked_up(base: Ints, n: Ints, most: Extent) -> Ints:

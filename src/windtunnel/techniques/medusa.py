@@ -32,11 +32,11 @@ class Medusa(Technique):
     )
 
     heads: int = parameter(
-        paper(5, "section 2.2: five heads are enough"), "tokens beyond the next one that are guessed; 0: none",
+        paper(5, "five heads are the authors' default"), "tokens beyond the next one that are guessed; 0: none",
         ge=0, le=16,
     )  # fmt: skip
     nodes: int = parameter(
-        paper(64, "section 3.3: 64 nodes in the sparse tree"), "tokens checked in a pass, the next one included",
+        paper(64, "ablation of the tree: a sparse one of 64 nodes"), "tokens checked in a pass, the next one included",
         ge=1, le=4096,
     )  # fmt: skip
     accuracy: float = parameter(
