@@ -160,13 +160,11 @@ def speculated(
     options: list[Node] = []
     for guess in speculation.guesses:
         checked = verified(batch, guess, engine)
-        drafting = EMPTY
+        drafting: Node = EMPTY
         if speculation.draft is not None:
             drafting = _drafting(plan, engine, batch, checked, guess, speculation.draft)
         scheduled = batch.sequences - batch.decode_sequences + checked.decode_sequences
-        made = forward(
-            network, plan, engine, checked, sequences=scheduled, drafting=drafting, heads=speculation.heads
-        )
+        made = forward(network, plan, engine, checked, sequences=scheduled, drafting=drafting, heads=speculation.heads)
         share = where(batch.decode_sequences > 0, 1.0 / guess.tokens, 1.0)
         options.append(Repeat(share, made.tree, name=f"{guess.candidates} guesses"))
     # What a rank holds: the target, its heads, and the draft.
@@ -189,7 +187,9 @@ def _decodes(batch: Batch, draft: Draft, queries: Value) -> Batch:
         return context if draft.context is None else minimum(context, draft.context * n)
 
     windows = {w: (0.0, 0.0, read(context)) for w, (_, _, context) in batch.windows.items()}
-    windows |= {w: (0.0, 0.0, minimum(batch.decode_context, abs(w) * n)) for w in draft.network.views if w not in windows}
+    windows |= {
+        w: (0.0, 0.0, minimum(batch.decode_context, abs(w) * n)) for w in draft.network.views if w not in windows
+    }
     rows = n * queries
     return Batch(
         rows, rows, decode_sequences=n, decode_context=read(batch.decode_context), windows=windows, queries=queries

@@ -11,6 +11,7 @@ from windtunnel.ops.tree import Node
 from windtunnel.ops.values import Value
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.speculation import Speculation
+from windtunnel.scenario.stored import StoredContext
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -103,3 +104,4 @@ class ServePlan:
     max_model_len: int | None = None
     rewrites: tuple[TreeRewrite, ...] = ()
     speculation: Speculation | None = None
+    stored: StoredContext | None = None

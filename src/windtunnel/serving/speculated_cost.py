@@ -143,11 +143,18 @@ def _mixed(
         prompts -= np.where(left > 0, (guess.tokens - 1) * launch * engine.mixed_attention, 0.0)
         best = np.minimum(best, (prompts + _alone(network, plan, engine, price, speculation, guess, n)) / guess.tokens)
     least = np.minimum(n, len(plain.head) - 1).astype(int)
-    return in_ps(best) - plain.head[least]
+    found: Ints = in_ps(best) - plain.head[least]
+    return found
 
 
 def _alone(
-    network: Network, plan: ServePlan, engine: ServeEngine, price: Pricer, speculation: Speculation, guess: Guess, n: Floats
+    network: Network,
+    plan: ServePlan,
+    engine: ServeEngine,
+    price: Pricer,
+    speculation: Speculation,
+    guess: Guess,
+    n: Floats,
 ) -> Floats:
     """Seconds of a pass of ``n`` decodes without the target's attention; the draft's is to contexts of a token."""
     one = replace(plan, speculation=replace(speculation, guesses=(guess,)))

@@ -36,8 +36,8 @@ class StepTimes:
     and ``most_prompt_tokens`` of prompts."""
 
     __slots__ = (
-        "_apart", "_base", "_by_decodes", "_copies", "_decode", "_eager", "_flat", "_head", "_issue", "_mixed", "_overlapped",
-        "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups", "most_prompt_tokens",
+        "_apart", "_base", "_by_decodes", "_copies", "_decode", "_eager", "_flat", "_head", "_issue", "_mixed",
+        "_overlapped", "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups", "most_prompt_tokens",
         "most_tokens", "views",
     )  # fmt: skip
 

@@ -23,10 +23,15 @@ SETUP = Setup(
 
 def gain(model: str, technique: str, batch: int) -> float:
     """Tokens a second over those without."""
-    asked = dict(
-        model=model, on=SETUP.on, engine=SETUP.engine, batch=batch, input=SETUP.input, output=SETUP.output
-    )  # fmt: skip
-    return infer(**asked).tpot_s / infer(**asked, techniques=[technique]).tpot_s
+
+    def seconds(techniques: list[str]) -> float:
+        """Of a token."""
+        return infer(
+            model=model, on=SETUP.on, engine=SETUP.engine, batch=batch, input=SETUP.input, output=SETUP.output,
+            techniques=techniques,
+        ).tpot_s  # fmt: skip
+
+    return seconds([]) / seconds([technique])
 
 
 STUDY = Study(

@@ -39,7 +39,9 @@ def latency(large: bool, rate: float, technique: str) -> float:
         input_length=SETUP.input_length, output_length=SETUP.output_length,
         techniques=[technique] if technique else [],
     )  # fmt: skip
-    return float(ran.e2e_s["mean"])
+    mean = ran.e2e_s["mean"]
+    assert mean is not None
+    return mean
 
 
 def gain(large: bool, rate: float, technique: str) -> float:
