@@ -37,8 +37,8 @@ class StepTimes:
 
     __slots__ = (
         "_apart", "_base", "_by_decodes", "_copies", "_decode", "_eager", "_flat", "_head", "_issue", "_mixed",
-        "_overlapped", "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups", "most_prompt_tokens",
-        "most_tokens", "views",
+        "_overlapped", "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups",
+        "most_prompt_tokens", "most_tokens", "views",
     )  # fmt: skip
 
     def __init__(self, cost: StepCost) -> None:

@@ -63,7 +63,7 @@ STUDY = Study(
     setup=SETUP,
     setup_stated=True,
     claim=Claim(
-        metric="delay of fetching and processing contexts with 8-bit caches over that with CacheGen, mean of the models",
+        metric="delay of fetching and processing contexts with 8-bit caches over that with CacheGen, mean of models",
         published=paper((2.7, 3.0), "abstract: reduces the total delay by 2.7-3x"),
         kind="ratio",
         predict=lambda: mean([over_quantised(case, SETUP.bandwidth) for case in SETUP.models]),
@@ -74,7 +74,7 @@ STUDY = Study(
     ),
     also=(
         Claim(
-            metric="delay of computing contexts from text over that with CacheGen, mean of the models",
+            metric="delay of computing contexts from text over that with CacheGen, mean of models",
             published=paper(None, "abstract: compared with recent methods, without a number for text alone"),
             kind="ratio",
             predict=lambda: mean([over_text(case, SETUP.bandwidth) for case in SETUP.models]),
