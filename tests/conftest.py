@@ -23,7 +23,7 @@ from windtunnel.scenario.results import Bottleneck
 from windtunnel.scenario.simulation import SimulateResult
 from windtunnel.scenario.workload import Slo
 from windtunnel.serving.histogram import BINS, add_run
-from windtunnel.serving.metrics import Physics, Setting, nothing_run, summarise
+from windtunnel.serving.metrics import Paid, Physics, Setting, nothing_run, summarise
 from windtunnel.serving.outcome import PS, Cells, Iterations, Outcome, Pool, Series, Status
 from windtunnel.serving.workload.requests import Workload
 
@@ -204,7 +204,8 @@ class FakeService:
             physics = Physics({}, 0.0, None, 0.0)
             return summarise(nothing_run(workload), workload, Setting(**fields), physics, slo=slo)
         physics = Physics({"tensor": 0.21, "hbm": 0.62, "scale_up": 0.0}, 520.0 * outcome.end / PS,
-                          Bottleneck("hbm", 0.71), 2.5 / 3600 * outcome.end / PS)  # fmt: skip
+                          Bottleneck("hbm", 0.71), 2.5 / 3600 * outcome.end / PS,
+                          tuple(Paid(1.0, None, 700.0, 1.0) for _ in outcome.pools))  # fmt: skip
         return summarise(outcome, workload, Setting(**fields), physics, slo=slo, warmup_s=warmup_s)
 
 

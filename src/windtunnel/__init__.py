@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from windtunnel.api import infer, plan_serve, plan_train, simulate, train, validate
+    from windtunnel.api import infer, plan_serve, plan_train, simulate, study, train, validate
     from windtunnel.errors import Infeasible, ScenarioError
 
     __version__: str
 
 __all__ = [
-    "Infeasible", "ScenarioError", "__version__", "infer", "plan_serve", "plan_train", "simulate", "train", "validate",
+    "Infeasible", "ScenarioError", "__version__", "infer", "plan_serve", "plan_train", "simulate", "study", "train",
+    "validate",
 ]  # fmt: skip
 
 _WHERE = {
@@ -28,6 +29,7 @@ _WHERE = {
     "plan_serve": "windtunnel.api",
     "plan_train": "windtunnel.api",
     "simulate": "windtunnel.api",
+    "study": "windtunnel.api",
     "train": "windtunnel.api",
     "validate": "windtunnel.api",
 }

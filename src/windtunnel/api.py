@@ -72,6 +72,18 @@ def plan_serve(model: str | os.PathLike[str], *, on: str | Sequence[str], **opti
     return _found(planning.plan_serve(read_options(PlanServeOptions, {"model": _path(model), "on": on, **options})))
 
 
+def study(*names: str, workers: int | None = None) -> dict[str, Any]:
+    """Papers' claims, published against predicted: the studies ``names`` (all by default), on ``workers`` processes.
+    The fields of ``windtunnel study run --json``.
+
+    Raises:
+        ScenarioError: no such study.
+    """
+    from windtunnel import studies
+
+    return studies.run_studies(names or studies.study_names(), workers=workers)
+
+
 def validate(*names: str, data: str | os.PathLike[str] | None = None, workers: int | None = None) -> Validation:
     """How far predictions are off the measured data sets ``names`` (all by default); see
     :func:`windtunnel.validation.validate`."""

@@ -164,9 +164,10 @@ def test_only_like_is_compared(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["train", "infer", "simulate"])
 def test_every_option_has_help(run: Run, name: str) -> None:
     from windtunnel.scenario.files import COMMANDS
+    from windtunnel.scenario.options import WORDS
 
     text = run(name, "--help").out
     for field, info in COMMANDS[name].model_fields.items():
         assert info.description, f"{field} has no description"
         if field != "model":
-            assert f"--{field.replace('_', '-')}" in text
+            assert f"--{WORDS.get(field, field).replace('_', '-')}" in text

@@ -20,6 +20,7 @@ from windtunnel.cli import main
 from windtunnel.cli.progress import Progress
 from windtunnel.errors import ScenarioError
 from windtunnel.scenario.files import PLANS, read_scenario
+from windtunnel.scenario.options import WORDS
 from windtunnel.scenario.plans import PlanResult
 
 Run = Callable[..., Any]
@@ -249,7 +250,7 @@ def test_every_option_has_help(run: Run, name: str) -> None:
     for option, info in PLANS[f"plan-{name}"].model_fields.items():
         assert info.description, f"{option} has no description"
         if option != "model":
-            assert f"--{option.replace('_', '-')}" in text
+            assert f"--{WORDS.get(option, option).replace('_', '-')}" in text
     assert text.index("Goals and search") < text.index("Searched") < text.index("Machine")
 
 

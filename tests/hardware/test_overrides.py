@@ -68,6 +68,7 @@ def get(cluster: Cluster, path: str) -> Any:
         ("nvme_gbyte_per_s", 100, "nvme.bandwidth_bytes_per_s", 100e9),
         ("node_power_watt", 0, "node_power_w", 0),
         ("price_usd_per_hour", "1.5", "price_usd_per_hour", 1.5),
+        ("power_cap_watt", 350, "accelerator.power_cap_w", 350.0),
         ("host_relative_speed", 2, "host_relative_speed", 2),
         ("in_network_reduction", "false", "levels.0.in_network_reduction", False),
         ("in_network_reduction", True, "levels.2.in_network_reduction", True),

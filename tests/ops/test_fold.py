@@ -103,7 +103,7 @@ def exposing_trees(
 ) -> st.SearchStrategy[Node]:
     """Trees that also hold Exposed flows, in sequence with the rest."""
     inner = trees(values, n)
-    leaves = inner | st.builds(Exposed, flows(inner, n))
+    leaves = inner | st.builds(Exposed, flows(inner, n) | pars(inner))
 
     def extend(parts: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         several = st.lists(parts, min_size=1, max_size=3).map(tuple)
@@ -225,6 +225,16 @@ def test_an_exposed_flow_beside_its_own_work_has_no_negative_part(
     assert seconds >= times * evaluation.cost(work).seconds - 1e-9
 
 
+@given(trees(), trees(), st.integers(1, 9), interferences)
+def test_an_exposed_par_hides_behind_several_steps(work: Node, comm: Node, steps: int, interference: float) -> None:
+    """An exchange behind the work of several steps: what of it does not fit is shared out over them."""
+    beside = Par((Repeat(steps, work), comm), interference)
+    evaluation = Evaluation(Seq((work, Repeat(1 / steps, Exposed(beside)))), price)
+    whole = evaluation.cost(beside).seconds
+    assert evaluation.cost(evaluation.tree).seconds == pytest.approx(whole / steps, rel=1e-9, abs=1e-9)
+    assert all(v >= -1e-9 for v in evaluation.by_kind().values())
+
+
 @given(pars(trees()))
 def test_par_lies_between_ideal_and_serial(par: Par) -> None:
     evaluation = Evaluation(par, price)
@@ -266,10 +276,11 @@ def test_stages_of_one_stream_never_overlap(flow: Flow) -> None:
     assert seconds <= max(flow.n, 0) * sum(evaluation.cost(s).seconds for s in flow.stages) * (1 + 1e-12)
 
 
-@given(flows(trees()))
-def test_exposed_is_what_a_flow_adds_to_its_main_stage(flow: Flow) -> None:
-    evaluation = Evaluation(Exposed(flow), price)
-    beyond = evaluation.cost(flow).seconds - flow.n * evaluation.cost(flow.stages[flow.main]).seconds
+@given(flows(trees()) | pars(trees()))
+def test_exposed_is_what_an_overlap_adds_to_its_main_child(beside: Flow | Par) -> None:
+    evaluation = Evaluation(Exposed(beside), price)
+    main = evaluation.cost(beside.children[beside.main]).seconds
+    beyond = evaluation.cost(beside).seconds - beside.times[beside.main] * main
     assert beyond >= -1e-9
     assert evaluation.cost(evaluation.tree).seconds == pytest.approx(beyond, abs=1e-9)
 
@@ -346,9 +357,9 @@ def at(node: Node, i: int) -> Node:
     if isinstance(node, Flow):
         return replace(node, stages=tuple(at(s, i) for s in node.stages), n=one(node.n))
     if isinstance(node, Exposed):
-        flow = at(node.flow, i)
-        assert isinstance(flow, Flow)
-        return Exposed(flow)
+        beside = at(node.beside, i)
+        assert isinstance(beside, Flow | Par)
+        return Exposed(beside)
     if isinstance(node, Best):
         return replace(node, options=tuple(at(o, i) for o in node.options))
     stages = tuple(
@@ -410,7 +421,7 @@ def test_a_rewrite_keeps_sharing() -> None:
     assert isinstance(new_flow, Flow)
     assert isinstance(exposed, Exposed)
     assert first is repeat.part is new_flow.stages[0]
-    assert exposed.flow is new_flow
+    assert exposed.beside is new_flow
     assert [op.name for op in operators(tree)] == ["aa", "bb", "cc"]
 
 

@@ -151,10 +151,10 @@ def test_overlap_hides_communication_behind_one_pass(made: Made) -> None:
         return [node for node in epilogue.children if isinstance(node, Exposed)]
 
     reduce, gather = exposed(made({"bucket_parameters": 1e4}, zero=1)[0])
-    buckets = reduce.flow.n
+    buckets = reduce.beside.n
     assert buckets == made()[2] / 1e4
-    assert (reduce.flow.streams, reduce.flow.main) == (("compute", "dp"), 0)
-    assert (gather.flow.streams, gather.flow.main) == (("dp", "compute"), 1)
+    assert (reduce.beside.streams, reduce.beside.main) == (("compute", "dp"), 0)
+    assert (gather.beside.streams, gather.beside.main) == (("dp", "compute"), 1)
     assert exposed(made({"overlap_gradients": False, "overlap_parameters": False}, zero=1)[0]) == []
     (stage,) = made(zero=3)[0].tree.stages
     assert isinstance(stage.forward, Flow)

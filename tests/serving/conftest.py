@@ -125,14 +125,16 @@ class Lab:
 
     @staticmethod
     @cache
-    def rugged(windows: tuple[int, ...] = (0,), *, groups: int = 1, seed: int = 0) -> StepCost:
+    def rugged(
+        windows: tuple[int, ...] = (0,), *, groups: int = 1, seed: int = 0, maxima: tuple[int, ...] = (1,)
+    ) -> StepCost:
         """A price list in which every table has been drawn at random, so that no two states cost the same: bends in
         the decodes' lines, floors set by the host, and prompts that depend on pairs and keys. For 8,192 prompt tokens
-        at once and requests below 1,024."""
+        at once and requests below 1,024. ``maxima``: rows of each region of every group."""
         rng = np.random.default_rng(seed)
         plain = Lab.flat(tokens=8192, sequences=32)
         points = CONTEXT.points(NO_LIMIT)[:-1]
-        g, w = groups, len(windows)
+        g, w = groups * sum(maxima), len(windows)
         growth = rng.integers(0, 40_000_000, (g, w, *plain.decode.shape[2:4]))
         growth[..., points > 1 << 20] = 0  # further than any test goes; int64 ends there
         steps = np.minimum(np.diff(points, append=points[-1]), 1 << 21)
@@ -141,8 +143,8 @@ class Lab:
         prompt = rng.uniform(0.1, 1.0, (g, w, rows, len(KEYS.points(1024)), len(SPREAD)))
         return StepCost(
             windows=windows,
-            copies=np.arange(1, g + 1),
-            issue=rng.integers(0, 20 * MS, (g, 2)),
+            copies=np.arange(1, groups + 1),
+            issue=rng.integers(0, 20 * MS, (groups, 2)),
             base=np.cumsum(rng.integers(0, 40_000_000, (g, plain.base.shape[1], 1)), axis=1) + 5 * MS,
             head=np.cumsum(rng.integers(0, 100_000_000, len(plain.head))),
             sends=np.cumsum(rng.integers(0, 10_000_000, len(plain.sends))),
@@ -154,6 +156,7 @@ class Lab:
             mixed=int(rng.integers(1 << MIX_BITS, 2 << MIX_BITS)),
             overlapped=False,
             eager=False,
+            maxima=() if maxima == (1,) else (maxima,) * groups,
         )
 
     @staticmethod
@@ -223,7 +226,9 @@ def services(
     slots, ranks = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 3), (2, 2)])) if lanes else (1, 1)
     windows = draw(st.sampled_from(VIEWS))
     cost = replace(
-        Lab.rugged(windows, groups=slots, seed=draw(st.integers(0, 2))),
+        Lab.rugged(
+            windows, groups=slots, seed=draw(st.integers(0, 2)), maxima=draw(st.sampled_from([(1,), (1,), (1, 3)]))
+        ),
         overlapped=draw(st.booleans()), eager=draw(st.booleans()),
     )  # fmt: skip
     changes: dict[str, Any] = {}

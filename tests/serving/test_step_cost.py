@@ -45,7 +45,15 @@ SERVICES: dict[str, dict[str, Any]] = {
     "stages and windows": {"model": "gemma-2-27b", "on": "4xh100-sxm", "tp": 2, "pp": 2},
     "asynchronous": {"model": "llama-3.1-8b", "on": "1xh100-sxm", "engine": "sglang"},
     "quantised": {"model": "llama-3.1-8b", "on": "1xh100-sxm", "precision": "fp8"},
+    "pieces": {"model": "llama-2-70b", "on": "8xa100-80gb-sxm", "tp": 8, "techniques": ("nanoflow",)},
+    "pieces of windows": {"model": "gemma-2-9b", "on": "2xh100-sxm", "tp": 2, "techniques": ("nanoflow",)},
+    "pieces in stages": {"model": "llama-3.1-8b", "on": "4xh100-sxm", "tp": 2, "pp": 2, "techniques": ("nanoflow",)},
+    "three pieces of experts": {
+        "model": "mixtral-8x7b", "on": "8xh100-sxm", "dp": 8, "ep": 8, "techniques": ("nanoflow:nano_batches=3",),
+    },
 }  # fmt: skip
+TOGETHER = ("pieces", "pieces of windows", "three pieces of experts")
+"""Services with work side by side, without pipeline stages."""
 
 
 @dataclass(frozen=True)
@@ -205,21 +213,19 @@ def test_no_batch_is_found_whose_price_is_far_off(lab: Any, name: str, found: li
         check(service(lab, name), decodes)
 
 
-@pytest.mark.parametrize("name", ["gqa", "windows", "chunks", "recurrent", "asynchronous", "launched"])
+@pytest.mark.parametrize("name", ["gqa", "windows", "chunks", "recurrent", "asynchronous", "launched", *TOGETHER])
 def test_a_stretch_of_decodes_is_priced_as_its_iterations(lab: Any, name: str) -> None:
-    """Time now and growth of a line are those of the lookup, step by step."""
+    """Time now and growth of a stretch are those of the lookup, step by step, until it bends."""
     cost = service(lab, name).cost
     times, rng = StepTimes(cost), np.random.default_rng(3)
     for _ in range(40):
         n = int(rng.integers(1, MOST_SEQUENCES))
         held = [int(n * rng.integers(1, 3000)) for _ in cost.windows]
-        lines = [times.line(n, held, view) for view in range(len(cost.windows))]
-        device, added, floor = times.flat(n)
-        for step in range(4):
-            now = [c + step * n for c in held]
-            if all(left > step * n for _, _, left in lines):
-                at = device + sum(a + growth * step * n for a, growth, _ in lines)
-                assert times.seconds(Work(n, now))[0] == added + max(at, floor)
+        device, slope, added, floor, most = times.stretch(n, held, [n] * len(held))
+        for step in (*range(4), most // 2, most - 1):
+            if step < most:
+                now = [c + step * n for c in held]
+                assert times.seconds(Work(n, now))[0] == added + max(device + step * slope, floor)
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from windtunnel.models.dtypes import BYTES
 from windtunnel.models.network import MLP, Block
-from windtunnel.parallel.sharding import Held
+from windtunnel.parallel.held import Held
 from windtunnel.parallel.stages import StageLayers
 from windtunnel.parallel.step import training_step
 from windtunnel.scenario.engines import TrainEngine, load_engine
@@ -259,15 +259,15 @@ def test_offloading_moves_bytes_to_the_host() -> None:
     at_home = memory(h, e, layout=dp, zero=3)
     optimizer = TrainPlan(layout=dp, zero=3, offload_optimizer="cpu")
     assert stage_memory(h, optimizer, e, get_schedule("1f1b")).optimizer == 0
-    assert host_bytes(h, optimizer) == at_home.optimizer == 12e9
+    assert host_bytes(h, optimizer, engine()) == at_home.optimizer == 12e9
     params = TrainPlan(layout=dp, zero=3, offload_params="nvme")
     assert stage_memory(h, params, e, get_schedule("1f1b")).weights == 2 * 2 * 1e9  # two layers of 1e9
-    assert (host_bytes(h, params, "nvme"), host_bytes(h, params, "cpu")) == (2e9, 0)
+    assert (host_bytes(h, params, engine(), "nvme"), host_bytes(h, params, engine(), "cpu")) == (2e9, 0)
     activations = TrainPlan(layout=dp, zero=3, offload_activations="cpu")
     assert stage_memory(h, activations, e, get_schedule("1f1b")).activations == pytest.approx(2 * 3e9 / 8)
-    assert host_bytes(h, activations, in_flight=4) == 12e9
+    assert host_bytes(h, activations, engine(), in_flight=4) == 12e9
     everyone = TrainPlan(layout=dp, zero=0, offload_optimizer="cpu", offload_params="cpu")
-    assert host_bytes(h, everyone) == (12 + 2) * 8e9
+    assert host_bytes(h, everyone, engine()) == (12 + 2) * 8e9
 
 
 def test_a_frozen_base_has_weights_and_nothing_else() -> None:

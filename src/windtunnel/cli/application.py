@@ -26,6 +26,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("compare", "Say, operator by operator, why two scenario files differ."),
     "calibrate": ("calibrate", "Fit constants to measured kernels, or measure this machine and fit them."),
     "validate": ("validate", "The errors against every measured run that is at hand."),
+    "techniques": ("catalogue", "The published techniques that --with switches on, or one of them."),
+    "study": ("", "Papers' claims, published against predicted."),
+    "study list": ("study", "The studies that can be run."),
+    "study run": ("study", "Run some studies, or all of them, and compare with what was published."),
     "models": ("catalogue", "The models that can be named, or one of them."),
     "hardware": ("catalogue", "The accelerators, nodes and networks that can be named, or one of them."),
 }

@@ -1,13 +1,15 @@
-"""``models`` and ``hardware``: what the catalogue holds, with sources."""
+"""``models``, ``hardware`` and ``techniques``: what the catalogue holds, with sources."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import typer
 
 from windtunnel.cli.fields import Command, command, parameter
+from windtunnel.errors import ScenarioError
 
 
 def models_command() -> Command:
@@ -20,6 +22,11 @@ def hardware_command() -> Command:
     return command(_hardware, "The machines that can be named, or one of them with every figure's source.", _parameters(
         "an accelerator, node or network of the catalogue, such as h100-sxm"
     ))  # fmt: skip
+
+
+def techniques_command() -> Command:
+    about = "The published techniques that --with switches on, or one of them with its parameters and their sources."
+    return command(_techniques, about, _parameters("a technique, such as zero"))
 
 
 def _parameters(name: str) -> list[Any]:
@@ -46,6 +53,31 @@ def _models(values: Mapping[str, Any]) -> int:
         print_json({"models": every})
     else:
         print_report(render_models(every))
+    return 0
+
+
+def _techniques(values: Mapping[str, Any]) -> int:
+    from windtunnel.cli.output import print_json, print_report
+    from windtunnel.report.techniques import render_technique, render_techniques
+    from windtunnel.scenario.registry import describe, technique_names
+
+    if values["name"] is not None:
+        found = describe(values["name"])
+        if values["json"]:
+            print_json(found)
+        else:
+            print_report(render_technique(found))
+        return 0
+    every = []
+    for name in technique_names():
+        try:
+            every.append(describe(name))
+        except ScenarioError as error:  # another package's
+            print(f"warning: {error}", file=sys.stderr)
+    if values["json"]:
+        print_json({"techniques": every})
+    else:
+        print_report(render_techniques(every))
     return 0
 
 

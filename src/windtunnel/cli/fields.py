@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from windtunnel.errors import ScenarioError
-from windtunnel.scenario.options import WITH, Options
+from windtunnel.scenario.options import WORDS, Options
 from windtunnel.scenario.plan_options import SEARCHED
 
 _PANELS: Mapping[str, tuple[str, ...]] = {
@@ -54,7 +54,7 @@ _PANELS: Mapping[str, tuple[str, ...]] = {
         "checkpoint_async",
         "straggler_cv",
     ),
-    "Techniques": ("techniques", "try_"),
+    "Techniques": ("techniques", "tries"),
     "Machine": ("on", "set", "calibration"),
 }  # fmt: skip
 
@@ -70,7 +70,7 @@ PLANNING: Mapping[str, tuple[str, ...]] = {
 
 _METAVARS: Mapping[str, str] = {
     "on": "CLUSTER", "calibration": "FILE", "engine": "NAME", "model": "MODEL", "trace": "FILE|NAME", "replay": "FILE",
-    "store": "FILE", "techniques": "TECHNIQUE", "workers": "N|ray", "gpus": "all|any|N1,N2",
+    "store": "FILE", "techniques": "TECHNIQUE", "tries": "T1,T2", "workers": "N|ray", "gpus": "all|any|N1,N2",
 }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def option_parameters(
         if name == "model":
             found.append(parameter(name, str | None, typer.Argument(metavar="MODEL", help=about, show_default=False)))
             continue
-        flag = "--" + (WITH if name == "techniques" else name.replace("_", "-"))
+        flag = "--" + WORDS.get(name, name).replace("_", "-")
         panel = next((p for p, names in panels.items() if name in names), "More")
         if name == "set":
             info = typer.Option(flag, metavar="KEY=VALUE", help=about, rich_help_panel=panel, show_default=False)

@@ -13,7 +13,7 @@ from windtunnel.cli import INTERRUPTED
 from windtunnel.cli.fields import as_field, scalar
 from windtunnel.errors import ScenarioError, unknown
 from windtunnel.scenario.files import check_folder
-from windtunnel.scenario.options import Options, read_options
+from windtunnel.scenario.options import WORDS, Options, read_options
 
 if TYPE_CHECKING:
     from windtunnel.cli.answer import Wanted
@@ -31,7 +31,8 @@ PREFIX = "set."
 
 def parse_sweeps(kind: type[Options], texts: Iterable[str], flag: str = "--sweep") -> dict[str, list[str]]:
     """``["tp=1,2,4"]`` as {"tp": ["1", "2", "4"]}. Values are separated by commas, or by semicolons if there is one
-    (``finetune=full;qlora:r=16,bits=4``).
+    (``finetune=full;qlora:r=16,bits=4``); techniques that are on together have a plus sign between them
+    (``with=none;galore;galore:rank=256+zero``).
 
     Raises:
         ScenarioError: a text of another form, an unknown option, or one swept twice.
@@ -40,6 +41,7 @@ def parse_sweeps(kind: type[Options], texts: Iterable[str], flag: str = "--sweep
     for text in texts:
         key, equals, rest = text.partition("=")
         key = key.strip().replace("-", "_")
+        key = "techniques" if key == WORDS["techniques"] else key
         values = [v.strip() for v in rest.split(";" if ";" in rest else ",")]
         if not equals or not key or not all(values):
             raise ScenarioError(f"{flag} {text!r} is not KEY=V1,V2, such as tp=1,2,4")
@@ -146,6 +148,8 @@ def with_values(options: Options, values: Mapping[str, str]) -> Options:
     kind = type(options)
     given = options.model_dump(exclude_unset=True, exclude_none=True)
     changed: dict[str, Any] = {k: as_field(kind, k, v) for k, v in values.items() if not k.startswith(PREFIX)}
+    if "techniques" in changed:
+        changed["techniques"] = [t for t in changed["techniques"].split("+") if t != "none"]
     figures = {k.removeprefix(PREFIX): scalar(v) for k, v in values.items() if k.startswith(PREFIX)}
     if figures:
         changed["set"] = {**options.set, **figures}
@@ -153,5 +157,7 @@ def with_values(options: Options, values: Mapping[str, str]) -> Options:
 
 
 def _told(value: Any) -> Any:
-    """Infinity as the word that asks for it: JSON has no such number."""
+    """Infinity as the word that asks for it: JSON has no such number; techniques as they are asked for."""
+    if isinstance(value, list):
+        return "+".join(value) or "none"
     return "inf" if value == math.inf else value

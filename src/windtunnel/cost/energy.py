@@ -25,8 +25,8 @@ def energy_j(totals: Totals, seconds: Value, cluster: Cluster, calibration: Cali
     """Joules that one accelerator and its share of the node draw in a step of ``seconds`` that does ``totals``.
 
     Work costs the same however long it takes, so a step that waits draws less power; the mean power of the accelerator
-    never exceeds its TDP. Each byte is charged to HBM (what the cache serves is not told apart in the totals), each
-    message byte to the network unless scale-up links reach all of the cluster: both err upwards.
+    never exceeds its TDP, or the cap below it. Each byte is charged to HBM (what the cache serves is not told apart in
+    the totals), each message byte to the network unless scale-up links reach all of the cluster: both err upwards.
     """
     c = calibration or load_calibration(cluster.accelerator)
     return drawn_j(*at_work(totals, cluster, c), seconds, cluster, c)
@@ -58,6 +58,6 @@ def drawn_j(full: Value, links: Value, seconds: Value, cluster: Cluster, calibra
     """Joules of a step of ``seconds`` with the work that :func:`at_work` found. Grows with ``seconds``."""
     a, e = cluster.accelerator, calibration.energy
     busy = e.active * seconds + full
-    device = minimum(a.idle_w * seconds + (a.tdp_w - a.idle_w) * busy, a.tdp_w * seconds)
+    device = minimum(a.idle_w * seconds + (a.tdp_w - a.idle_w) * busy, a.power_w * seconds)
     sharers = min(cluster.node_size, cluster.count)
     return device + links + cluster.node_power_w / sharers * seconds

@@ -11,6 +11,7 @@ from windtunnel.cost.gemm import gemm_kernel, grouped_kernel
 from windtunnel.cost.kernels import Kernel, Rates
 from windtunnel.cost.runtime import Runtime
 from windtunnel.cost.stream import POINTWISE, copy_kernel, host_kernel, host_memory_kernel, scan_kernel, stream_kernel
+from windtunnel.cost.sustained import capped
 from windtunnel.errors import unknown
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.build import COLLECTIVES
@@ -30,6 +31,8 @@ def make_pricer(cluster: Cluster, runtime: Runtime = DEFAULT, calibration: Calib
             raises it for an operator kind or number format that nothing prices.
     """
     c = calibration or load_calibration(cluster.accelerator)
+    if not runtime.sustained:  # otherwise the constants are those at the cap already
+        c = capped(c, cluster.accelerator)
     rates = Rates.of(cluster, c, runtime)
     kernels: dict[str, Kernel] = {kind: stream_kernel(rates, c.pointwise, kind) for kind in POINTWISE}
     kernels |= {

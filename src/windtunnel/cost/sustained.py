@@ -3,11 +3,14 @@
 A device at its limit lowers clock and voltage together: the power of a kernel falls about with the square of its rate.
 One that keeps a share ``a`` of the unit busy draws a times ``WATT_PER_TFLOPS`` times the peak at full clock, so that
 sqrt(power / that) of its rate is left. At its own peak a format of 8 bits draws ``NARROW`` of what the 16-bit one
-draws. Attention keeps the unit and the rest of the device busy in turn, whatever its rate.
+draws. Attention keeps the unit and the rest of the device busy in turn, whatever its rate. A cap below the TDP does the
+same to kernels that run for moments, whose constants hold at the TDP (:func:`capped`).
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TypeVar
 
 from windtunnel.cost.calibration import Attention, Calibration, Gemm, Scan, load_calibration
@@ -34,8 +37,40 @@ def slowed(accelerator: Accelerator, busy: float) -> Value | None:
     peak = accelerator.peak_flops.get("bf16")
     if demand is None or peak is None:
         return None
-    power = maximum(accelerator.tdp_w - accelerator.idle_w, 0.02 * accelerator.tdp_w)
-    return minimum(sqrt(power / (demand * busy * peak / 1e12)), 1.0)
+    return minimum(sqrt(_above_idle(accelerator, accelerator.power_w) / (demand * busy * peak / 1e12)), 1.0)
+
+
+def _above_idle(accelerator: Accelerator, power_w: float) -> Value:
+    return maximum(power_w - accelerator.idle_w, 0.02 * accelerator.tdp_w)
+
+
+def capped(calibration: Calibration, accelerator: Accelerator) -> Calibration:
+    """The constants with every kernel of the matrix unit as fast as the power cap leaves it: unchanged without one.
+
+    Memory keeps its clock, so kernels that wait for it lose nothing, which is what measured caps do to decoding
+    (Splitwise, arXiv 2311.18677, section 3.5; POLCA, arXiv 2308.12908, section 4).
+    """
+    if accelerator.power_cap_w >= accelerator.tdp_w:
+        return calibration
+    whole = replace(accelerator, power_cap_w=math.inf)
+
+    def share(busy: float) -> Value:
+        now, before = slowed(accelerator, busy), slowed(whole, busy)
+        if now is None or before is None:  # nothing is known of the family: at the TDP with all units busy
+            limit, full = (_above_idle(a, a.power_w) for a in (accelerator, whole))
+            return minimum(sqrt(limit / (full * busy)), 1.0)
+        return now / before
+
+    def held(table: dict[str, E], busy: float | None = None) -> dict[str, E]:
+        return {k: e.model_copy(update={"compute": e.compute * share(busy or e.compute)}) for k, e in table.items()}
+
+    tables = {
+        "gemm": held(calibration.gemm),
+        "grouped_gemm": held(calibration.grouped_gemm),
+        "attention": held(calibration.attention, ATTENTION),
+        "scan": held(calibration.scan),
+    }
+    return calibration.model_copy(update=tables)
 
 
 def at_power(calibration: Calibration, accelerator: Accelerator) -> Calibration:

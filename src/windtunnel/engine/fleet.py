@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from windtunnel.cost import make_pricer
-from windtunnel.cost.calibration import Calibration, Copy
+from windtunnel.cost import load_calibration, make_pricer
+from windtunnel.cost.calibration import Calibration
 from windtunnel.cost.channel import Channel
 from windtunnel.cost.transfers import from_store, from_tier
 from windtunnel.engine.infer import serving_runtime
 from windtunnel.errors import ScenarioError
-from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Pricer
 from windtunnel.scenario.checks import has_experts
 from windtunnel.scenario.simulate import EngineSetup, Role, SimulateScenario
@@ -53,7 +52,6 @@ class Fleet:
     replicas: tuple[Replica, ...]
     record: Record
     compiled: bool
-    copies: Copy
 
 
 class Asked:
@@ -116,7 +114,6 @@ Prepared = Mapping[Role, Sequence[tuple[Pricer, Sized]]]
 def prepare(
     scenario: SimulateScenario,
     workload: Workload,
-    calibration: Calibration,
     known: Prepared | None = None,
     costs: Mapping[Role, StepCost] | None = None,
 ) -> Prepared:
@@ -130,14 +127,17 @@ def prepare(
     return {
         role: ready[role]
         if role in ready
-        else [_sized(scenario, role, setup, workload, calibration, priced.get(role)) for setup in setups]
+        else [_sized(scenario, role, setup, workload, priced.get(role)) for setup in setups]
         for role, setups in scenario.pools.items()
     }
 
 
-def price_list_of(
-    role: Role, scenarios: Sequence[SimulateScenario], workload: Workload, calibration: Calibration
-) -> StepCost:
+def calibration_of(setup: EngineSetup) -> Calibration:
+    """The constants of an engine's machine."""
+    return load_calibration(setup.cluster.accelerator, setup.options.calibration)
+
+
+def price_list_of(role: Role, scenarios: Sequence[SimulateScenario], workload: Workload) -> StepCost:
     """One price list for the engines of a pool in scenarios that differ in the tokens and sequences of an iteration
     alone.
 
@@ -145,15 +145,15 @@ def price_list_of(
         ScenarioError: a kernel or a number format that the machine has no price for.
     """
     setups = [scenario.pools[role][0] for scenario in scenarios]
-    first, cluster = setups[0], scenarios[0].cluster
-    price = make_pricer(cluster, serving_runtime(first.engine), calibration)
+    first, cluster = setups[0], setups[0].cluster
+    price = make_pricer(cluster, serving_runtime(first.engine), calibration_of(first))
     settings = _settings(first, _rules(first), workload, role)
     plans = [setup.plan for setup in setups]
     return price_list(scenarios[0].network, cluster, first.engine, plans, price, workload, settings)
 
 
 def make_fleets(
-    scenario: SimulateScenario, asked: Asked, calibration: Calibration, log_size: int, prepared: Prepared | None = None
+    scenario: SimulateScenario, asked: Asked, log_size: int, prepared: Prepared | None = None
 ) -> dict[Role, list[Fleet]]:
     """Every engine of the service, numbered through the pools. ``prepared``: of such a scenario with other counts of
     engines, or requests of these lengths at other times.
@@ -163,26 +163,25 @@ def make_fleets(
     """
     found: dict[Role, list[Fleet]] = {}
     index = 0
-    known = prepare(scenario, asked.workload, calibration) if prepared is None else prepared
+    known = prepare(scenario, asked.workload) if prepared is None else prepared
     for role, setups in scenario.pools.items():
         sized = known[role]
         compiled = _is_compiled(scenario, setups, sized, len(asked.workload))
-        rows = _Rows(scenario, asked, role, setups, compiled, calibration.copies)
+        rows = _Rows(scenario, asked, role, setups, compiled)
         found[role] = []
         for setup, (price, size) in zip(setups, sized, strict=True):
             count = setup.count if scenario.autoscale is None else scenario.autoscale.maximum
             numbers = range(index, index + count * size.copies)
             index = numbers.stop
             replicas = rows.engines(setup, size.spec, price, numbers, log_size)
-            found[role].append(Fleet(role, setup, size, price, replicas, rows.record, compiled, calibration.copies))
+            found[role].append(Fleet(role, setup, size, price, replicas, rows.record, compiled))
     return found
 
 
 def _sized(
-    scenario: SimulateScenario, role: Role, setup: EngineSetup, workload: Workload, calibration: Calibration,
-    cost: StepCost | None = None,
-) -> tuple[Pricer, Sized]:  # fmt: skip
-    cluster = scenario.cluster
+    scenario: SimulateScenario, role: Role, setup: EngineSetup, workload: Workload, cost: StepCost | None = None
+) -> tuple[Pricer, Sized]:
+    cluster, calibration = setup.cluster, calibration_of(setup)
     price = make_pricer(cluster, serving_runtime(setup.engine), calibration)
     settings = _settings(setup, _rules(setup), workload, role)
     per_byte = 1.0 / (calibration.copies.pcie * float(cluster.pcie_bytes_per_s))
@@ -216,10 +215,9 @@ class _Rows:
     """What the engines of a role share: the requests as they take them in, and the record that they write to."""
 
     def __init__(
-        self, scenario: SimulateScenario, asked: Asked, role: Role, setups: Sequence[EngineSetup], compiled: bool,
-        copies: Copy,
-    ) -> None:  # fmt: skip
-        self.scenario, self.asked, self.compiled, self.copies = scenario, asked, compiled, copies
+        self, scenario: SimulateScenario, asked: Asked, role: Role, setups: Sequence[EngineSetup], compiled: bool
+    ) -> None:
+        self.scenario, self.asked, self.compiled = scenario, asked, compiled
         w = asked.workload
         self.prompts_only = role == "prefill"
         if not compiled:
@@ -250,7 +248,7 @@ class _Rows:
         schedulers = load_policies(own, "scheduler", ("schedule",)) if own else None
         caches = None
         if spec.prefix_tokens:
-            caches = _caches(setup, spec, self.scenario.cluster, self.copies, price)
+            caches = _caches(setup, spec, price)
         naive = self.scenario.options.loop == "naive"
         return tuple(_python(spec, self.record, self.make, i, schedulers, caches, naive, log_size) for i in numbers)
 
@@ -308,12 +306,11 @@ def _python(
     return PythonEngine(spec, record, make, index=index, one_by_one=one_by_one, log_size=log_size, **own)
 
 
-def _caches(
-    setup: EngineSetup, spec: EngineSpec, cluster: Cluster, copies: Copy, price: Pricer
-) -> Callable[[], PrefixCache]:
+def _caches(setup: EngineSetup, spec: EngineSpec, price: Pricer) -> Callable[[], PrefixCache]:
     """Prefix caches, each with tiers of its own below."""
     policies = eviction(setup.options.eviction)
-    rates = {t.name: from_tier(t.name, cluster, copies, price) for t in setup.tiers}
+    copies = calibration_of(setup).copies
+    rates = {t.name: from_tier(t.name, setup.cluster, copies, price) for t in setup.tiers}
     ratios = dict.fromkeys(rates, 1.0)
     stored = setup.plan.stored
     if stored is not None and "remote" in rates:

@@ -195,6 +195,7 @@ def plan_fields(scenario: InferScenario) -> dict[str, Any]:
         "block_size": p.block_size, "memory_utilization": p.memory_utilization, "max_model_len": p.max_model_len,
         "chunk": p.max_batched_tokens, "max_batch": p.max_sequences,
     }  # fmt: skip
+    fields["with"] = list(o.techniques) or None
     return {k: v for k, v in fields.items() if v is not None}
 
 

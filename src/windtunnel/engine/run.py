@@ -10,7 +10,7 @@ from windtunnel.errors import Infeasible, ScenarioError
 from windtunnel.parallel.step import Step
 from windtunnel.scenario.text import number
 from windtunnel.scenario.train import TrainScenario
-from windtunnel.training.checkpoints import Checkpoints, get_tier
+from windtunnel.training.checkpoints import Checkpoints, StorageTier, get_tier
 from windtunnel.training.failures import HOUR, FailureRates, default, spare_nodes
 from windtunnel.training.run import TrainingRun, estimate_run
 
@@ -31,22 +31,70 @@ def checkpoint_bytes(scenario: TrainScenario, step: Step) -> float:
     return trained * (plan.weight_bytes + master + plan.optimizer.state_bytes)
 
 
-def training_run(scenario: TrainScenario, step: Step, step_time_s: float) -> TrainingRun:
-    """The run that the options ask for.
+def _every(text: str) -> tuple[float | None, int | None]:
+    """(seconds, steps) between checkpoints; neither for ``auto``.
 
     Raises:
-        ScenarioError: an unknown tier or an interval that is neither a number of seconds nor ``auto``.
+        ScenarioError: none of the three.
+    """
+    if text == "auto":
+        return None, None
+    bare = text.removesuffix("s").removesuffix("step").rstrip()
+    if not text.endswith(("step", "steps")):
+        return number(text, "checkpoint_every", at_most=1e12), None
+    steps = number(bare, "checkpoint_every: steps", at_most=1e9)
+    if steps != int(steps):
+        raise ScenarioError(f"checkpoint_every={text!r}: a whole number of steps is accepted")
+    return None, int(steps)
+
+
+def writers(scenario: TrainScenario) -> int:
+    """Processes that write a checkpoint: one for each part of the state that is held once."""
+    layout, plan = scenario.plan.layout, scenario.plan
+    parts = int(layout.tp) * int(layout.pp)
+    if plan.zero == 0:
+        return parts
+    return parts * int(layout.dp * layout.cp if plan.hsdp is None else plan.hsdp)
+
+
+def checkpoints_of(scenario: TrainScenario, step: Step, passes_s: float) -> Checkpoints:
+    """How the run of a scenario saves its state. ``passes_s``: seconds of a step in which the state does not change.
+
+    Raises:
+        ScenarioError: an unknown tier or an interval that is neither seconds, steps nor ``auto``.
+    """
+    o, engine, cluster = scenario.options, scenario.engine, scenario.cluster
+    every_s, every_steps = _every(o.checkpoint_every)
+    one, cache = engine.checkpoint_writer_bytes_per_s, engine.checkpoint_cache_bytes
+    copy_tier = None
+    if engine.lazy_checkpoints:
+        link = float(cluster.pcie_bytes_per_s) * min(cluster.node_size, int(scenario.plan.layout.world))
+        if cluster.dram.capacity_bytes > 0:
+            link = min(link, float(cluster.dram.bandwidth_bytes_per_s))
+        copy_tier = StorageTier("host memory", link, link, source="the accelerators' PCIe and the node's DRAM")
+    return Checkpoints(
+        size_bytes=checkpoint_bytes(scenario, step),
+        tier=get_tier(o.checkpoint_to or DEFAULT_TIER),
+        every_s=every_s,
+        every_steps=every_steps,
+        asynchronous=o.checkpoint_async,
+        copy_tier=copy_tier,
+        writing_bytes_per_s=math.inf if one is None else one * writers(scenario),
+        unchanged_s=passes_s if engine.lazy_checkpoints else 0.0,
+        buffer_bytes=math.inf if cache is None else cache * int(scenario.plan.layout.world),
+    )
+
+
+def training_run(scenario: TrainScenario, step: Step, step_time_s: float, passes_s: float = 0.0) -> TrainingRun:
+    """The run that the options ask for. ``passes_s``: as in :func:`checkpoints_of`.
+
+    Raises:
+        ScenarioError: as :func:`checkpoints_of`; or failures of the job and of its parts both given.
     """
     o, plan, cluster = scenario.options, scenario.plan, scenario.cluster
     assert o.tokens is not None
-    every = None if o.checkpoint_every == "auto" else number(o.checkpoint_every, "checkpoint_every", at_most=1e12)
     gpus = int(plan.layout.world)
-    saves = Checkpoints(
-        size_bytes=checkpoint_bytes(scenario, step),
-        tier=get_tier(o.checkpoint_to or DEFAULT_TIER),
-        every_s=every,
-        asynchronous=o.checkpoint_async,
-    )
+    saves = checkpoints_of(scenario, step, passes_s)
     # What is not given has the published rate, unless the job's own is stated.
     published = FailureRates.published()
     rates = FailureRates(
@@ -76,15 +124,17 @@ def _spares(run: TrainingRun) -> int:
     return spare_nodes(run.nodes, run.mtbf_s / HOUR * run.nodes, default("node_repair_hours"))
 
 
-def whole_run(scenario: TrainScenario, step: Step, step_time_s: float, step_energy_j: float) -> dict[str, Any] | None:
-    """``run`` of the answer, or None if no ``tokens`` were asked for.
+def whole_run(
+    scenario: TrainScenario, step: Step, step_time_s: float, step_energy_j: float, passes_s: float = 0.0
+) -> dict[str, Any] | None:
+    """``run`` of the answer, or None if no ``tokens`` were asked for. ``passes_s``: as in :func:`checkpoints_of`.
 
     While a job saves or is down its accelerators draw idle power. ``feasible`` is False, with the ``problem`` in words
     and no times, where failures leave no time to progress.
     """
     if scenario.options.tokens is None:
         return None
-    run = training_run(scenario, step, step_time_s)
+    run = training_run(scenario, step, step_time_s, passes_s)
     try:
         estimate = estimate_run(run)
     except Infeasible as error:

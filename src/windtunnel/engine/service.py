@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from windtunnel.cost.transfers import between_engines, from_tier
-from windtunnel.engine.fleet import Asked, Fleet, runs_alone
+from windtunnel.cost.transfers import Link, between_engines, from_tier
+from windtunnel.engine.fleet import Asked, Fleet, calibration_of, runs_alone
 from windtunnel.scenario.simulate import Role, SimulateScenario
 from windtunnel.serving.deployment.arrivals import picoseconds
 from windtunnel.serving.deployment.driver import serve
@@ -157,13 +157,26 @@ def _scaling(scenario: SimulateScenario, fleet: Fleet) -> Scaling | None:
     given = "replicas" in o.model_fields_set
     rate = None
     if asked.source is not None:
-        rate = from_tier(asked.source, scenario.cluster, fleet.copies, fleet.price).bytes_per_s
+        copies = calibration_of(fleet.setup).copies
+        rate = from_tier(asked.source, fleet.setup.cluster, copies, fleet.price).bytes_per_s
     return Scaling(
         policy=scaling_policy(asked), minimum=asked.minimum, maximum=asked.maximum,
         initial=o.replicas if given else asked.minimum, interval=round(asked.interval_s * PS),
         boot=round(asked.delay_s * PS), weights_bytes=int(fleet.sized.memory.weights), bytes_per_s=rate,
         max_batch=fleet.setup.plan.max_sequences,
     )  # fmt: skip
+
+
+def _accelerators(fleets: Sequence[Fleet]) -> int:
+    return sum(len(fleet.replicas) // fleet.sized.copies * fleet.setup.accelerators for fleet in fleets)
+
+
+def _beside(fleets: Mapping[Role, Sequence[Fleet]]) -> int:
+    """Ranks from an accelerator that prefills to the one that decodes: a stage of each engine has a place in one node
+    if both fit, else they are in different nodes."""
+    stages = [fleet.setup.accelerators // int(fleet.setup.plan.layout.pp) for each in fleets.values() for fleet in each]
+    node = fleets["prefill"][0].setup.cluster.node_size
+    return stages[0] if sum(stages[:1]) + max(stages[1:]) <= node else node
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,14 +191,23 @@ class _Prompts:
 
 def _transfer(scenario: SimulateScenario, fleets: Mapping[Role, Sequence[Fleet]], workload: Workload) -> KVTransfer:
     """Each prefill engine's link to the decoding ones: as many accelerators' wires as the smaller of the two has.
-    Decoding engines lie behind all of those that prefill."""
+
+    Decoding engines lie behind all of those that prefill; ``beside`` them, each has one next to it, its stages in the
+    same nodes. On machines of other kinds they are reached over the network, at the rate of the slower wire.
+    """
     first = fleets["prefill"][0]
     plan = first.setup.plan
     whole = replace(plan, layout=replace(plan.layout, tp=1))
     size = kv_bytes(scenario.network.blocks, whole, workload.input_tokens.astype(float))
     smallest = min(fleet.setup.accelerators for each in fleets.values() for fleet in each)
-    apart = sum(len(fleet.replicas) // fleet.sized.copies * fleet.setup.accelerators for fleet in fleets["prefill"])
-    wire = between_engines(first.price, apart)
+    every = [fleet for each in fleets.values() for fleet in each]
+    if any(fleet.setup.own_machine for fleet in every):
+        wires = [between_engines(fleet.price, fleet.setup.cluster.node_size) for fleet in every]
+        wire = Link(min(w.bytes_per_s for w in wires), max(w.latency_s for w in wires))
+    elif scenario.options.kv_placement == "beside":
+        wire = between_engines(first.price, _beside(fleets))
+    else:
+        wire = between_engines(first.price, _accelerators(fleets["prefill"]))
     return KVTransfer(
         bytes_per_s=wire.bytes_per_s * smallest, latency_s=wire.latency_s,
         kv_bytes=_Prompts(np.broadcast_to(np.asarray(size, float), (len(workload),)).astype(np.int64)),

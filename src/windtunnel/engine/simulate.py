@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from windtunnel.cost import load_calibration
 from windtunnel.engine.answer import sureness
-from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, Prepared, make_fleets
+from windtunnel.engine.fleet import COMPILED_FROM, FAST_FROM, Asked, Fleet, Prepared, calibration_of, make_fleets
 from windtunnel.engine.intervals import Kind, sure
 from windtunnel.engine.replay import compared, replayed_log
 from windtunnel.engine.service import run_service
@@ -62,13 +61,13 @@ def simulate_workload(
     *,
     progress: Progress | None = None,
     prepared: Prepared | None = None,
+    logged: int = LOGGED,
 ) -> SimulateResult:
     """The answer for requests that are there already. ``prepared``: see
-    :func:`~windtunnel.engine.fleet.make_fleets`."""
-    calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
-    calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
+    :func:`~windtunnel.engine.fleet.make_fleets`; ``logged``: stretches of iterations kept of each engine."""
+    calibrated, doubts = _sureness(scenario)
     asked = Asked(scenario, workload)
-    fleets = make_fleets(scenario, asked, calibration, LOGGED, prepared)
+    fleets = make_fleets(scenario, asked, logged, prepared)
     setting = _setting(scenario, fleets, calibrated, [*doubts, *_unused(scenario, workload)])
     slo, warmup = scenario.slo, scenario.options.warmup
     if setting.shortfall_bytes > 0:
@@ -85,8 +84,16 @@ def simulate_workload(
     if scenario.autoscale is not None and record.end:
         paid = sum(pool.accelerator_seconds for pool in outcome.pools)
         setting = replace(setting, accelerators=paid / (record.end / PS))
-    work = physics(ran, scenario.network, scenario.cluster, calibration)
+    work = physics(ran, scenario.network)
     return with_interval(scenario, summarise(outcome, workload, setting, work, slo=slo, warmup_s=warmup))
+
+
+def _sureness(scenario: SimulateScenario) -> tuple[bool, list[str]]:
+    """Whether what matters was fitted on all of the service's devices, and the warnings if not."""
+    families = ("gemm", "attention", "attention_decode", "pointwise")
+    found = [sureness(calibration_of(s), families) for setups in scenario.pools.values() for s in setups]
+    doubts = dict.fromkeys(doubt for _, said in found for doubt in said)
+    return all(known for known, _ in found), list(doubts)
 
 
 def with_interval(scenario: SimulateScenario, result: SimulateResult) -> SimulateResult:
@@ -150,8 +157,9 @@ def _plan(scenario: SimulateScenario) -> dict[str, Any]:
         "preemption": o.preemption if o.preemption != "recompute" else None,
         "reserve": "output" if setup.reserve_output else None, "prefix_cache": o.prefix_cache,
         "cache_tiers": o.cache_tiers, "trace": o.trace, "arrivals": o.arrivals,
-        "rate": o.rate, "replay": o.replay,
+        "rate": o.rate, "replay": o.replay, "kv_placement": o.kv_placement if o.kv_placement != "behind" else None,
     }  # fmt: skip
+    fields["with"] = list(o.techniques) or None
     return {k: v for k, v in fields.items() if v is not None}
 
 

@@ -85,12 +85,13 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
     memory = memories[worst(tuple(memories))]
     capacity = float(cluster.accelerator.hbm.capacity_bytes)
     shortfall = max(float(memory.total) - capacity, 0.0)
+    offloaded = host_needs(scenario, step, schedule)
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "pointwise"))
     warnings = [
         *scenario.warnings,
         *doubts,
         *_precision_warning(scenario),
-        *_host_memory(scenario, step, schedule),
+        *_host_memory(offloaded),
     ]
     joules = float(energy_j(totals, seconds, cluster, calibration)) * gpus
     time_s = {**dict.fromkeys(CATEGORIES, 0.0), **{c: s for c, s in exposed.items() if s != 0 or c in CATEGORIES}}
@@ -135,10 +136,11 @@ def train_answer(scenario: TrainScenario) -> TrainResult:
         confidence=known.confidence,
         calibrated=calibrated,
         warnings=[*warnings, *known.warnings],
-        run=whole_run(scenario, step, seconds, joules),
+        run=whole_run(scenario, step, seconds, joules, seconds - time_s["optimizer"]),
         explain=_explainer(evaluation, cluster),
         timeline=_timeline(evaluation, step, plan.schedule),
         tree=evaluation,
+        offloaded=offloaded,
     )
 
 
@@ -152,6 +154,8 @@ def flops_per_token(scenario: TrainScenario) -> tuple[float, float]:
     attended = plan.seq if plan.document_tokens is None else min(plan.document_tokens, plan.seq)
     model = model_flops_per_token(network, attended, convention)
     hardware = hardware_flops_per_token(network, attended, convention, plan.recompute)
+    if plan.recompute_share != 1:
+        hardware = model + plan.recompute_share * (hardware - model)
     frozen = 0.0
     if plan.finetune.kind != "full":
         frozen = forward_flops_per_token(network) + encoder_flops_per_token(network)
@@ -177,6 +181,7 @@ def plan_fields(scenario: TrainScenario) -> dict[str, Any]:
         "offload": o.offload, "context_parallel": p.context if layout.cp > 1 else None,
         "packed_lengths": o.packed_lengths,
     }  # fmt: skip
+    fields["with"] = list(o.techniques) or None
     return {k: v for k, v in fields.items() if v is not None}
 
 
@@ -212,16 +217,17 @@ def host_needs(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[
     pp, n, v = plan.layout.pp, plan.micro_batches, plan.virtual_stages
     sharers = min(cluster.node_size, int(plan.layout.world))
     for tier, memory, name in (("cpu", cluster.dram, "host memory"), ("nvme", cluster.nvme, "storage")):
-        each = (host_bytes(h, plan, tier, schedule.in_flight(h.layers.index, pp, n, v)) for h in step.held)
+        waiting = (schedule.in_flight(h.layers.index, pp, n, v) for h in step.held)
+        each = (host_bytes(h, plan, scenario.engine, tier, w) for h, w in zip(step.held, waiting, strict=True))
         needed = max(float(b) for b in each) * sharers
         if needed > 0:
             result.append((name, needed, float(memory.capacity_bytes)))
     return result
 
 
-def _host_memory(scenario: TrainScenario, step: Step, schedule: Schedule) -> list[str]:
+def _host_memory(offloaded: list[tuple[str, float, float]]) -> list[str]:
     return [
         f"offloading needs {needed / 2**30:.0f} GiB of {name} a node; there are {have / 2**30:.0f}"
-        for name, needed, have in host_needs(scenario, step, schedule)
+        for name, needed, have in offloaded
         if needed > have
     ]

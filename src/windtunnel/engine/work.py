@@ -9,6 +9,8 @@ import numpy as np
 
 from windtunnel.cost import energy_j
 from windtunnel.cost.calibration import Calibration
+from windtunnel.engine.answer import cost_usd
+from windtunnel.engine.fleet import calibration_of
 from windtunnel.hardware.machine import RESOURCES, Cluster
 from windtunnel.models.network import Network
 from windtunnel.ops.fold import Evaluation, Pricer, Totals
@@ -17,7 +19,7 @@ from windtunnel.parallel.iteration import iteration
 from windtunnel.scenario.batch import Batch
 from windtunnel.scenario.results import Bottleneck
 from windtunnel.scenario.simulate import EngineSetup
-from windtunnel.serving.metrics import Physics
+from windtunnel.serving.metrics import Paid, Physics
 from windtunnel.serving.outcome import Cells, Pool
 
 
@@ -52,7 +54,7 @@ def cell_batch(cells: Cells, windows: Sequence[int]) -> Batch:
     )
 
 
-def physics(ran: Sequence[Ran], network: Network, cluster: Cluster, calibration: Calibration) -> Physics:
+def physics(ran: Sequence[Ran], network: Network) -> Physics:
     """Utilisation of each resource over the accelerators' time, energy, cost and the bottleneck of the whole run.
 
     Each group of like iterations is priced at its mean statistics; what a resource is busy with is nearly
@@ -60,41 +62,56 @@ def physics(ran: Sequence[Ran], network: Network, cluster: Cluster, calibration:
     """
     busy: dict[str, float] = dict.fromkeys(RESOURCES, 0.0)
     critical: dict[str, float] = {}
-    joules = seconds = paid = 0.0
+    joules = seconds = 0.0
+    paid: dict[float, float] = {}  # accelerator seconds by price
+    pools = []
     for each in ran:
         pool, stages = each.pool, int(each.setup.plan.layout.pp)
+        cluster, calibration = each.setup.cluster, calibration_of(each.setup)
         on_rank = each.setup.accelerators / each.ranks
-        paid += pool.accelerator_seconds
-        worked = 0.0
+        price = cluster.price_usd_per_hour
+        paid[price] = paid.get(price, 0.0) + pool.accelerator_seconds
+        before, worked, passed = joules, 0.0, 0.0
         if pool.cells.count.size:
             part = _priced(each, network)
             for name, amount in part.busy.items():
                 busy[name] += amount * on_rank / stages
             for name, amount in part.critical.items():
                 critical[name] = critical.get(name, 0.0) + amount
+            passed = part.passed / stages
             worked = min(float(np.sum(part.seconds)) * on_rank, pool.accelerator_seconds)
             joules += _energy(part, stages, on_rank, worked, cluster, calibration)
         idle = energy_j(_nothing(), 1.0, cluster, calibration)
         joules += float(np.max(np.asarray(idle))) * max(pool.accelerator_seconds - worked, 0.0)
         seconds += pool.accelerator_seconds
+        own = cost_usd(cluster, 1.0, pool.accelerator_seconds)
+        pools.append(Paid(joules - before, own, provisioned_w(cluster), passed))
     shares = {name: min(amount / seconds, 1.0) if seconds > 0 else 0.0 for name, amount in busy.items()}
     total = sum(critical.values())
     worst = max(critical, key=lambda k: critical[k]) if total > 0 else None
-    price = cluster.price_usd_per_hour
+    known = all(price > 0 for price in paid)
     return Physics(
         utilization=shares,
         energy_j=joules,
         bottleneck=None if worst is None else Bottleneck(worst, critical[worst] / total),
-        cost_usd=None if price is None or not price > 0 else float(price) * paid / 3600,
+        cost_usd=sum(float(price) * each / 3600 for price, each in paid.items()) if known else None,
+        pools=tuple(pools),
     )
+
+
+def provisioned_w(cluster: Cluster) -> float:
+    """Watt that must be there for one accelerator and its share of the node."""
+    return cluster.accelerator.power_w + cluster.node_power_w / cluster.node_size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Priced:
-    """``seconds`` of each cell in all; ``busy`` and ``critical`` of all cells; ``totals`` of one iteration of each."""
+    """``seconds`` of each cell in all, waiting in the pipeline included, and without it ``passed`` of all cells;
+    ``busy`` and ``critical`` of all cells; ``totals`` of one iteration of each."""
 
     count: Array
     seconds: Array
+    passed: float
     busy: dict[str, float]
     critical: dict[str, float]
     totals: Totals
@@ -112,7 +129,9 @@ def _priced(ran: Ran, network: Network) -> _Priced:
     busy: dict[str, float] = {name: summed(found[name]) for name in RESOURCES if name in found}
     busy["host"] = summed(evaluation.cost(made.schedule).host)
     critical = {name: summed(value) for name, value in evaluation.critical().items()}
-    return _Priced(cells.count, cells.sums["seconds"], busy, critical, evaluation.totals())
+    return _Priced(
+        cells.count, cells.sums["seconds"], summed(evaluation.seconds()), busy, critical, evaluation.totals()
+    )
 
 
 def _energy(

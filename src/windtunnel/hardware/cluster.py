@@ -136,6 +136,7 @@ _DEVICE_FIGURES: dict[str, tuple[str, str]] = {
     "kernel_gap_us": ("kernel_gap", "time"),
     "tdp_watt": ("tdp", "power"),
     "idle_watt": ("idle", "power"),
+    "power_cap_watt": ("power_cap", "power"),
     "price_usd_per_hour": ("price", "money"),
 }
 _NODE_FIGURES = {
@@ -155,6 +156,9 @@ def _device(device: Accelerator, o: Overrides) -> Accelerator:
     idle = o.value("idle", "power", min(device.idle_w, tdp))
     if idle > tdp:
         raise ScenarioError(f"idle_watt={idle:g} is above the {tdp:g} W that the accelerator draws at most")
+    cap = o.value("power_cap", "power", device.power_cap_w)
+    if cap <= idle:
+        raise ScenarioError(f"power_cap_watt={cap:g} is not above the {idle:g} W that the accelerator draws idle")
     new: dict[str, Value] = {dtype: o.values[dtype, "flops"] for dtype in DTYPES if (dtype, "flops") in o.values}
     sources = dict(device.sources)
     for key, entry in _DEVICE_FIGURES.items():
@@ -170,6 +174,7 @@ def _device(device: Accelerator, o: Overrides) -> Accelerator:
         kernel_gap_s=o.value("kernel_gap", "time", device.kernel_gap_s),
         tdp_w=tdp,
         idle_w=idle,
+        power_cap_w=cap,
         sources=sources,
     )
 

@@ -73,6 +73,8 @@ def cluster_data(cluster: Cluster) -> dict[str, object]:
         "node_power_watt": cluster.node_power_w,
         "host_relative_speed": plain(cluster.host_relative_speed),
     }
+    if math.isfinite(device.power_cap_w):
+        figures["power_cap_watt"] = device.power_cap_w
     for name, memory in (("hbm", device.hbm), ("l2", device.l2), ("dram", cluster.dram), ("nvme", cluster.nvme)):
         figures[f"{name}_gbyte"] = memory.capacity_bytes / GIGA
         figures[f"{name}_gbyte_per_s"] = plain(memory.bandwidth_bytes_per_s) / GIGA

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from windtunnel.ops.values import Value
@@ -37,6 +38,7 @@ class Accelerator:
 
     ``family`` names the architecture ("hopper", "cdna3", …), whose calibration is used where the device has none.
     ``compute_units``: SMs, CUs, cores. ``kernel_gap_s``: idle time between two dependent kernels in one stream.
+    ``power_cap_w``: a limit that an operator has set below ``tdp_w``.
     """
 
     name: str
@@ -50,7 +52,13 @@ class Accelerator:
     kernel_gap_s: float
     tdp_w: float
     idle_w: float
+    power_cap_w: float = inf
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def power_w(self) -> float:
+        """The most that it may draw."""
+        return min(self.tdp_w, self.power_cap_w)
 
 
 @dataclass(frozen=True, slots=True)

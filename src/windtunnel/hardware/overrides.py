@@ -71,6 +71,7 @@ QUANTITIES: dict[tuple[str, str], Quantity] = {
         ("l2", Quantity(*_BYTES, "size of the last cache")),
         ("kernel_gap", Quantity(*_TIME, "idle time between two dependent kernels", zero=True)),
         ("tdp", Quantity(*_WATT, "most that an accelerator draws")),
+        ("power_cap", Quantity(*_WATT, "limit set below what an accelerator draws at most: clocks fall to keep it")),
         ("idle", Quantity("power", 0.0, 1e7, "what an idle accelerator draws", zero=True)),
         ("price", Quantity("money", 0.0, 1e6, "one accelerator with its share of the node", zero=True)),
         ("scale_up", Quantity(*_RATE, "innermost scale-up level, each accelerator and direction")),

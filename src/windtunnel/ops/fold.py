@@ -161,9 +161,7 @@ class Evaluation:
             others = [(c, n) for i, (c, n) in enumerate(zip(node.children, node.times, strict=True)) if i != node.main]
             return _merge(result, self._share_out(left, others), 1)
         if isinstance(node, Exposed):
-            flow = node.flow
-            others = [(c, flow.n) for i, c in enumerate(flow.stages) if i != flow.main]
-            return self._share_out(total, others)
+            return self._share_out(total, node.others)
         result = {}
         for child, n in zip(node.children, self._times(node), strict=True):
             result = _merge(result, self._exposed(child), n)

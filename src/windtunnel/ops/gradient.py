@@ -33,17 +33,16 @@ def gradient(node: Node, gradient_bytes: float = 4.0) -> tuple[Node, Node]:
         return gradient(node.part, gradient_bytes)
     if isinstance(node, Par):
         both = [gradient(part, gradient_bytes) for part in node.parts]
-        beside = Par(tuple(b[0] for b in both), node.interference, node.name, node.main)
+        beside = replace(node, parts=tuple(b[0] for b in both))
         return beside, _seq([b[1] for b in both], node.name)
     if isinstance(node, Flow):
         both = [gradient(stage, gradient_bytes) for stage in node.stages]
-        flow = Flow(
-            node.n,
-            tuple(b[0] for b in reversed(both)),
-            tuple(reversed(node.streams)),
-            node.interference,
-            len(both) - 1 - node.main,
-            node.name,
+        flow = replace(
+            node,
+            stages=tuple(b[0] for b in reversed(both)),
+            streams=tuple(reversed(node.streams)),
+            main=len(both) - 1 - node.main,
+            shares=tuple(reversed(node.shares)),
         )
         weights = _seq([b[1] for b in both], node.name)
         return flow, Repeat(node.n, weights) if weights is not EMPTY else EMPTY
@@ -132,6 +131,8 @@ def only(node: Node, keep: Literal["core", "all"]) -> Node:
         return Repeat(node.n, part, node.name) if part is not EMPTY else EMPTY
     if isinstance(node, Par):
         kept = [only(p, keep) for p in node.parts]
+        if not node.feeds:
+            return _seq(kept, node.name)
         again = tuple(p if k is EMPTY else k for p, k in zip(node.parts, kept, strict=True))
         return replace(node, parts=again) if any(k is not EMPTY for k in kept) else EMPTY
     if isinstance(node, Flow):

@@ -49,7 +49,8 @@ class Op:
     pass needs, and ``core`` if selective recomputation drops them (attention's inside). ``adjoint``: all operators of
     its backward pass where they do not follow from the kind (collectives, products without weights); ``backward``: how
     many times its bytes and vector FLOPs the backward pass of a bandwidth-bound operator moves. ``beside``: what
-    runs beside its gradient kernels.
+    runs beside its gradient kernels. ``widths``: outputs of the matrices that one product joins (queries, keys and
+    values; gate and up), where they are several.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Op:
     adjoint: tuple[Op, ...] | None = None
     backward: float = 1.5
     beside: Beside | None = None
+    widths: tuple[Value, ...] = ()
 
     def but(self, **changes: Any) -> Op:
         """A copy with some fields changed."""

@@ -30,9 +30,9 @@ def rewrite(node: Node, change: Callable[[Op], Node], known: Mapping[int, Node] 
         if isinstance(node, Flow):
             return replace(node, stages=tuple(walk(s) for s in node.stages))
         if isinstance(node, Exposed):
-            flow = walk(node.flow)
-            assert isinstance(flow, Flow)
-            return replace(node, flow=flow)
+            beside = walk(node.beside)
+            assert isinstance(beside, Flow | Par)
+            return replace(node, beside=beside)
         if isinstance(node, Best):
             return replace(node, options=tuple(walk(o) for o in node.options))
         return replace(node, stages=tuple(_stage(s) for s in node.stages))

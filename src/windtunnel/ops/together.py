@@ -81,6 +81,24 @@ def shared(costs: Sequence[Cost]) -> dict[str, Value]:
     return {r: total[r] for r, n in users.items() if n > 1}
 
 
+def total(costs: Sequence[Cost], resource: str) -> Value:
+    """Busy seconds of one resource."""
+    found: Value = 0.0
+    for c in costs:
+        if resource in _resources(c.busy):
+            found = found + c.busy[resource]
+    return found
+
+
+def lines(streams: Sequence[Value], resources: Sequence[Value], interference: float) -> list[Value]:
+    """:func:`overlap` as the largest of as many values as there are streams and resources, each of which is a sum over
+    the work: twice the work twice the value."""
+    all_: Value = 0.0
+    for t in streams:
+        all_ = all_ + t
+    return [(1 - interference) * t + interference * all_ for t in (*streams, *resources)]
+
+
 def overlap(streams: Sequence[Value], shared: Mapping[str, Value], interference: float) -> Value:
     """Seconds of concurrent streams: between the ideal (longest stream or fullest resource) and their sum."""
     longest: Value = 0.0

@@ -15,7 +15,7 @@ import numpy as np
 
 from windtunnel.ops.op import Op
 from windtunnel.ops.pipeline import Schedule, StageTimes
-from windtunnel.ops.together import Busy, Cost, add, critical, overlap, shared
+from windtunnel.ops.together import Busy, Cost, add, critical, lines, overlap, shared, total
 from windtunnel.ops.values import Value, first_true, maximum, minimum, where
 
 T = TypeVar("T")
@@ -96,12 +96,14 @@ class Par:
     At least the longest child, and at least each shared resource's sum; ``interference`` in [0, 1] moves the result
     from that ideal towards one after the other (SMs held by communication kernels, memory contention).
     The first child is the main one: overlapped time is booked to it, what it leaves exposed to the others.
+    ``feeds``: the others bring what the main one needs (the keys that a ring passes on), and run again with it.
     """
 
     parts: tuple[Node, ...]
     interference: float = 0.0
     name: str = ""
     main: int = 0
+    feeds: bool = True
 
     @property
     def children(self) -> tuple[Node, ...]:
@@ -118,6 +120,10 @@ class Par:
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
         return critical([c.seconds for c in costs], shared(costs), self.interference)
 
+    def lines(self, costs: Sequence[Cost], resources: Sequence[str]) -> list[Value]:
+        """Sums over the children, the largest of which is how long they take: each child's, then each resource's."""
+        return lines([c.seconds for c in costs], [total(costs, r) for r in resources], self.interference)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flow:
@@ -127,6 +133,11 @@ class Flow:
     stream, so the first and last pieces are exposed by themselves (where stages share a stream, a bound that their
     best order may beat by less than one piece). ``streams`` names each stage's stream (a device engine or a link);
     ``interference`` as in :class:`Par`, for the steady part. ``main`` is the stage that overlapped time is booked to.
+
+    ``closed``: one of many like flows that the same pieces go through (a stack of layers), none of which waits for the
+    one before it to drain: as long as a stream has work with all pieces, or one piece takes through all stages (the
+    bounds of a closed queueing network: Denning and Buzen 1978, section 5). ``shares``: of the device's compute units
+    that a stage's kernels hold while they run, which all streams together have no more than all of.
     """
 
     n: Value
@@ -135,6 +146,8 @@ class Flow:
     interference: float = 0.0
     main: int = 0
     name: str = ""
+    closed: bool = False
+    shares: tuple[float, ...] = ()
 
     @property
     def children(self) -> tuple[Node, ...]:
@@ -150,19 +163,41 @@ class Flow:
             sums[stream] = sums.get(stream, 0.0) + c.seconds
         return sums
 
+    def _shared(self, costs: Sequence[Cost]) -> dict[str, Value]:
+        return {**shared(costs), "units": self._units(costs)} if self.shares else shared(costs)
+
+    def _units(self, costs: Sequence[Cost]) -> Value:
+        held: Value = 0.0
+        for share, c in zip(self.shares, costs, strict=True):
+            held = held + share * c.seconds
+        return held
+
     def combine(self, costs: Sequence[Cost]) -> Cost:
         one = add(costs)
-        steady = overlap(list(self._by_stream(costs).values()), shared(costs), self.interference)
-        more = maximum(self.n - 1, 0)
-        return Cost(
-            minimum(self.n, 1.0) * one.seconds + more * steady,
-            self.n * one.host,
-            Busy(((one.busy, self.n),)),
-        )
+        steady = overlap(list(self._by_stream(costs).values()), self._shared(costs), self.interference)
+        if self.closed:
+            seconds = maximum(one.seconds, self.n * steady)
+        else:
+            seconds = minimum(self.n, 1.0) * one.seconds + maximum(self.n - 1, 0) * steady
+        return Cost(seconds, self.n * one.host, Busy(((one.busy, self.n),)))
+
+    def lines(self, costs: Sequence[Cost], resources: Sequence[str]) -> list[Value]:
+        """As of :class:`Par`: of one piece where the flow is closed, of each stream, each resource, the units."""
+        found = [total(costs, r) for r in resources] + ([self._units(costs)] if self.shares else [])
+        one = add(costs).seconds
+        steady = lines(list(self._by_stream(costs).values()), found, self.interference)
+        if self.closed:
+            return [one, *(self.n * t for t in steady)]
+        return [minimum(self.n, 1.0) * one + maximum(self.n - 1, 0) * t for t in steady]
 
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
         sums = self._by_stream(costs)
-        steady = dict(zip(sums, critical(list(sums.values()), shared(costs), self.interference), strict=True))
+        found = critical(list(sums.values()), self._shared(costs), self.interference)
+        steady = dict(zip(sums, found, strict=True))
+        if self.closed:
+            one = add(costs).seconds
+            waits = where(one >= self.combine(costs).seconds, 1.0, 0.0)
+            return [waits + (1.0 - waits) * self.n * steady[stream] for stream in self.streams]
         more = maximum(self.n - 1, 0)
         # A flow of a fraction of a piece, or of none, is that much of one pass.
         return [minimum(self.n, 1.0) + more * steady[stream] for stream in self.streams]
@@ -170,32 +205,44 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exposed:
-    """What a :class:`Flow` costs beyond its main stage's own work: the part that could not be hidden.
+    """What a :class:`Flow` or a :class:`Par` costs beyond its main child's own work: what could not be hidden.
 
-    The main stage's work is a part of the tree elsewhere; that part with this one is as long as the flow. Where the
-    other stages are the longer ones they are on the critical path and the main stage is not: its weight here is then
-    negative, and cancels its weight there. ``busy`` is all that the other stages do, hidden or not, and may exceed
+    The main child's work is a part of the tree elsewhere; that part with this one is as long as the overlap. Where the
+    other children are the longer ones they are on the critical path and the main one is not: its weight here is then
+    negative, and cancels its weight there. ``busy`` is all that the other children do, hidden or not, and may exceed
     ``seconds``: an Exposed stands in a sequence, not beside other work.
     """
 
-    flow: Flow
+    beside: Flow | Par
     name: str = ""
 
     @property
+    def main(self) -> tuple[Node, Value]:
+        """The child that time is hidden behind, and how often it runs."""
+        beside = self.beside
+        return beside.children[beside.main], beside.times[beside.main]
+
+    @property
+    def others(self) -> list[tuple[Node, Value]]:
+        """What is hidden as far as it can be, and how often each runs."""
+        both = zip(self.beside.children, self.beside.times, strict=True)
+        return [each for i, each in enumerate(both) if i != self.beside.main]
+
+    @property
     def children(self) -> tuple[Node, ...]:
-        return (self.flow, self.flow.stages[self.flow.main])
+        return (self.beside, self.main[0])
 
     @property
     def times(self) -> tuple[Value, ...]:
-        return (1, -self.flow.n)
+        return (1, -self.main[1])
 
     def combine(self, costs: Sequence[Cost]) -> Cost:
-        both = add(costs, [1, -self.flow.n])
+        both = add(costs, [1, -self.main[1]])
         return Cost(maximum(both.seconds, 0.0), maximum(both.host, 0.0), both.busy)
 
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
         positive = where(self.combine(costs).seconds > 0, 1.0, 0.0)
-        return [positive, -self.flow.n * positive]
+        return [positive, -self.main[1] * positive]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,15 +25,19 @@ def attention_layer(
     tp, tokens = style.layout.tp, batch.tokens
     heads, kv_heads = a.heads / tp, maximum(a.kv_heads / tp, 1.0)
     q_size, kv_size = a.q_size / tp, kv_heads * (a.head_dim + a.v_head_dim)
+    k_size, v_size = kv_heads * a.head_dim, kv_heads * a.v_head_dim
     kept = shard_of_input(tokens, a.hidden, style)
     if a.cross:
         source = (memory or batch).prefill_tokens
         q = linear("attn.q", tokens, q_size, a.hidden, style, bias=a.q_bias, saved_bytes=kept)
         read = shard_of_input(source, a.hidden, style)
-        kv = linear("attn.kv", source, kv_size, a.hidden, style, bias=a.kv_bias, saved_bytes=read)
+        kv = linear(
+            "attn.kv", source, kv_size, a.hidden, style, bias=a.kv_bias, saved_bytes=read, widths=(k_size, v_size)
+        )
         project: Node = seq(q, kv)
     else:
-        qkv = linear("attn.qkv", tokens, q_size + kv_size, a.hidden, style, saved_bytes=kept)
+        widths = (q_size, k_size, v_size)
+        qkv = linear("attn.qkv", tokens, q_size + kv_size, a.hidden, style, saved_bytes=kept, widths=widths)
         project = qkv.but(parameters=qkv.parameters + a.q_bias * q_size + a.kv_bias * kv_size)
     inside: list[Node] = []
     if (a.q_bias or a.kv_bias) and "qkv" not in style.fused and style.training:

@@ -35,7 +35,9 @@ def mlp_layer(mlp: MLP, tokens: Value, style: Style, name: str = "mlp", *, alone
     size = mlp.intermediate / style.layout.tp
     ups = 2 if mlp.gated else 1
     kept = shard_of_input(tokens, mlp.hidden, style)
-    up = linear(f"{name}.up", tokens, ups * size, mlp.hidden, style, bias=mlp.bias, saved_bytes=kept)
+    up = linear(
+        f"{name}.up", tokens, ups * size, mlp.hidden, style, bias=mlp.bias, saved_bytes=kept, widths=(size,) * ups
+    )
     down = linear(f"{name}.down", tokens, mlp.hidden, size, style, bias=mlp.bias)
     return seq(
         beside(up, enter(tokens, mlp.hidden, style) if alone else None, style, before=True),
@@ -82,7 +84,7 @@ def moe_layer(moe: MoE, tokens: Value, style: Style) -> Node:
     moved = permuted * hidden * style.expert_passes
     permute = unary("moe.permute", "elementwise", moved, style, backward=1.0)
     unpermute = unary("moe.unpermute", "elementwise", moved, style, backward=1.0)
-    up = grouped_gemm("moe.up", rows, ups * size, hidden, **common)
+    up = grouped_gemm("moe.up", rows, ups * size, hidden, widths=(size,) * ups, **common)
     act = activation("moe.act", rows, size, e.gated, style)
     down = grouped_gemm("moe.down", rows, hidden, size, **common)
     copies = _copies(moe.top_k, style)

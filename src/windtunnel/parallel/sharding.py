@@ -1,55 +1,39 @@
-"""What data parallelism, offloading and the update add to a pipeline stage: gathers, reductions, copies."""
+"""What data parallelism and the update add to a pipeline stage: gathers, reductions, local exchanges."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from windtunnel.models.dtypes import BYTES
 from windtunnel.models.network import Network
-from windtunnel.ops.build import collective, host_work, pointwise, transfer
-from windtunnel.ops.op import Group, Op
-from windtunnel.ops.tree import Exposed, Flow, Node, Repeat, seq
+from windtunnel.ops.build import collective, host_work
+from windtunnel.ops.op import Group
+from windtunnel.ops.tree import EMPTY, Exposed, Flow, Node, Par, Repeat, seq
 from windtunnel.ops.values import Value, maximum
+from windtunnel.parallel.exchange import local_exchange, selecting, summed, workers
+from windtunnel.parallel.held import Held
 from windtunnel.parallel.stages import StageLayers
+from windtunnel.parallel.update import update, updated_behind
 from windtunnel.scenario.engines import TrainEngine
-from windtunnel.scenario.plan import TrainPlan
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """What one rank of a stage holds, in elements and bytes; memory is reckoned from it.
-
-    ``dense``/``expert``: trained parameters by the group that shares their gradients; ``frozen``: not trained, of which
-    ``frozen_outside`` are outside the layers (tables, output projection).
-    ``saved``: activation bytes of one micro-batch kept until its backward pass under the plan's recomputation;
-    ``transient``: those of the one layer (or core) that recomputation brings back; ``logits``: rows x vocabulary of
-    one micro-batch on the last stage.
-    """
-
-    layers: StageLayers
-    dense: Value
-    expert: Value
-    frozen: Value
-    saved: Value
-    transient: Value
-    logits: Value
-    frozen_outside: Value = 0.0
+from windtunnel.scenario.plan import Compression, LocalSteps, TrainPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sharding:
-    """What data parallelism, offloading and the update add to one stage."""
+    """What data parallelism and the update add to one stage. ``projecting``: what a low-rank optimizer does to the
+    gradients of all its layers."""
 
     plan: TrainPlan
     engine: TrainEngine
     held: Held
     layers: StageLayers
+    projecting: Node = EMPTY
 
     @property
     def _shards(self) -> tuple[tuple[Value, Group, Group | None], ...]:
         """(parameters, group that shards them, group of replicas or None) for dense and expert weights."""
-        layout = self.plan.layout
-        dense, expert = layout.dp_group, layout.edp_group
+        (dense, _), (expert, _) = self._workers
         replicas: Group | None = None
         if self.plan.hsdp is not None:
             replicas = Group(dense.size / self.plan.hsdp, dense.stride * self.plan.hsdp)
@@ -58,6 +42,11 @@ class Sharding:
         if not (isinstance(self.held.expert, int | float) and self.held.expert == 0):
             parts.append((self.held.expert, expert, None))
         return tuple(parts)
+
+    @property
+    def _workers(self) -> tuple[tuple[Group, Group], tuple[Group, Group]]:
+        """(ranks that stay in step, one rank of each worker) for dense and expert weights."""
+        return workers(self.plan)
 
     def _gather(self, share: Value) -> Node:
         """Bring together ``share`` of the stage's weights; a frozen base is sharded by ZeRO-3 only."""
@@ -73,16 +62,31 @@ class Sharding:
             every.append(collective("all_gather", size, self.plan.layout.dp_group, "dp_comm", name="dp.gather"))
         return seq(*every)
 
-    def _reduce(self, share: Value) -> Node:
+    def _reduce(self, share: Value, how: Compression | None) -> Node:
         """Sum ``share`` of the stage's gradients over the replicas, leaving each rank its part (or all of it)."""
         ops: list[Node] = []
+        width = self.engine.reduce_bytes
         for n, group, replicas in self._shards:
-            size = self.engine.reduce_bytes * n * share
-            kind = "all_reduce" if self.plan.zero == 0 else "reduce_scatter"
-            ops.append(collective(kind, size, group, "dp_comm", name="dp.reduce"))
+            ops.append(summed(n * share, group, width, self.plan.zero > 0, how))
             if replicas is not None:
+                size = width * n * share
                 ops.append(collective("all_reduce", size / group.size, replicas, "dp_comm", name="dp.replicas"))
         return seq(*ops)
+
+    def _leaving(self, share: Value, how: Compression | None) -> list[tuple[Node, str]]:
+        """What becomes of ``share`` of the gradients that a pass has left, each with its stream."""
+        reduced = [(self._reduce(share, how), "dp")]
+        if how is None:
+            return reduced
+        chosen = seq(*(selecting(n * share, group, how) for n, group, _ in self._shards))
+        return [(chosen, "compute"), *reduced]
+
+    def _as_compressed(self, make: Callable[[Compression | None], Node]) -> Node:
+        """What ``make`` makes of the plan's compression; in the steps of its warm-up there is none."""
+        how = self.plan.compression
+        if how is None or not how.warmup:
+            return make(how)
+        return seq(Repeat(1 - how.warmup, make(how)), Repeat(how.warmup, make(None)))
 
     def _alone(self) -> bool:
         """Whether no rank shares this one's parameters (experts may have copies inside a tp group)."""
@@ -95,47 +99,44 @@ class Sharding:
         n = max(self.layers.layers, 1)
         if self._alone():
             return work
-        stages: list[Node] = [self._gather(1 / n), Repeat(1 / n, work)]
-        if reduce:
-            stages.append(self._reduce(1 / n))
-        streams = ("dp", "compute", "dp")[: len(stages)]
-        return Flow(n, tuple(stages), streams, self.engine.interference, 1, "zero3")
+
+        def flow(how: Compression | None) -> Node:
+            stages = [(self._gather(1 / n), "dp"), (Repeat(1 / n, work), "compute")]
+            if reduce:
+                stages += self._leaving(1 / n, how)
+            parts, streams = zip(*stages, strict=True)
+            return Flow(n, parts, streams, self.engine.interference, 1, "zero3")
+
+        return self._as_compressed(flow) if reduce else flow(None)
 
     def reduced(self, work: Node) -> Node:
         """ZeRO-2: gradients leave behind every backward pass, since no rank keeps all of them (arXiv 1910.02054,
         section 5.2)."""
         if self._alone():
             return work
+        return self._as_compressed(lambda how: self._reduced(work, how))
+
+    def _reduced(self, work: Node, how: Compression | None) -> Node:
         if not self.engine.overlap_gradients:
-            return seq(work, self._reduce(1.0))
-        n = self._buckets
-        stages = (Repeat(1 / n, work), self._reduce(1 / n))
-        return Flow(n, stages, ("compute", "dp"), self.engine.interference, 0, "zero2")
-
-    def fetched(self, work: Node) -> Node:
-        """Weights kept on the host or on storage arrive layer by layer ahead of their use (ZeRO-Infinity,
-        arXiv 2104.07857, section 5: overlap-centric design)."""
-        n = max(self.layers.layers, 1)
-        shard = self.plan.layout.dp * self.plan.layout.cp if self.plan.zero == 3 else 1
-        size = self.plan.weight_bytes * (self.held.dense + self.held.expert + self.held.frozen) / n / shard
-        nvme = size if self.plan.offload_params == "nvme" else 0.0
-        arrive = transfer("offload.params", "offload", pcie=size, nvme=nvme)
-        return Flow(n, (arrive, Repeat(1 / n, work)), ("pcie", "compute"), 0.0, 1, "offload")
-
-    def swapped(self, work: Node) -> Node:
-        """Saved activations leave behind the forward pass and come back ahead of the backward pass."""
-        n = max(self.layers.layers, 1)
-        size = self.held.saved / n
-        nvme = size if self.plan.offload_activations == "nvme" else 0.0
-        move = transfer("offload.activations", "offload", pcie=size, nvme=nvme)
-        return Flow(n, (Repeat(1 / n, work), move), ("compute", "pcie"), 0.0, 0, "offload")
+            return seq(work, *(node for node, _ in self._leaving(1.0, how)))
+        return self._flow(work, how, "zero2")
 
     def epilogue(self, network: Network, forward: Node, backward: Node) -> Node:
         """After the last micro-batch: the exposed part of the reduction, the update, and the new weights' gather."""
         parts: list[Node | None] = []
         if not self._alone() and self.plan.zero < 2:
-            parts.append(self._behind(backward))
-        parts += [self._tied(network), *self._update()]
+            parts.append(self._as_compressed(lambda how: self._behind(backward, how)))
+        parts.append(self._tied(network))
+        owned = self.owned()
+        if self.plan.streamed and self.plan.offload_optimizer:
+            parts.append(updated_behind(backward, owned, self.layers.layers, self.plan, self.engine))
+        else:
+            parts += update(owned, self.held, self.plan, self.engine)
+        if self.projecting is not EMPTY:
+            (_, group, _), *_ = self._shards
+            parts.append(Repeat(1 / group.size, self.projecting) if self.plan.zero >= 1 else self.projecting)
+        if self.plan.local is not None:
+            parts.append(self._locally(self.plan.local, seq(forward, backward)))
         if not self._alone() and self.plan.zero in (1, 2):
             parts.append(self._ahead(forward))
         parts.append(host_work("step", self.engine.host_s_per_step))
@@ -145,12 +146,30 @@ class Sharding:
     def _buckets(self) -> Value:
         return maximum((self.held.dense + self.held.expert) / self.engine.bucket_parameters, 1.0)
 
-    def _behind(self, work: Node) -> Node:
+    def _flow(self, work: Node, how: Compression | None, name: str = "") -> Flow:
+        """Gradients leave in buckets behind a backward pass."""
         n = self._buckets
+        parts, streams = zip((Repeat(1 / n, work), "compute"), *self._leaving(1 / n, how), strict=True)
+        return Flow(n, parts, streams, self.engine.interference, 0, name)
+
+    def _behind(self, work: Node, how: Compression | None) -> Node:
         if not self.engine.overlap_gradients:
-            return self._reduce(1.0)
-        flow = Flow(n, (Repeat(1 / n, work), self._reduce(1 / n)), ("compute", "dp"), self.engine.interference, 0)
-        return Exposed(flow, "reduction behind backward")
+            return seq(*(node for node, _ in self._leaving(1.0, how)))
+        return Exposed(self._flow(work, how), "reduction behind backward")
+
+    def _locally(self, how: LocalSteps, passes: Node) -> Node:
+        """A step's share of the exchange between workers. ``passes``: those of one micro-batch; bubbles of a pipeline
+        are not counted as time to hide behind."""
+        parts: list[tuple[Value, tuple[Group, Group]]] = [(self.held.dense, self._workers[0])]
+        if not (isinstance(self.held.expert, int | float) and self.held.expert == 0):
+            parts.append((self.held.expert, self._workers[1]))
+        shard = self.plan.zero > 0
+        each = (local_exchange(n / how.fragments, inner, outer, shard, how) for n, (inner, outer) in parts)
+        exchange: Node = seq(*each, name="local exchange")
+        if not (isinstance(how.behind, int | float) and how.behind == 0):
+            steps = Repeat(how.behind * self.plan.micro_batches, passes)
+            exchange = Exposed(Par((steps, exchange), self.engine.interference), "exchange behind local steps")
+        return Repeat(how.fragments / how.period, exchange)
 
     def _ahead(self, work: Node) -> Node:
         n = self._buckets
@@ -176,21 +195,3 @@ class Sharding:
         for n, group, _ in self._shards:
             total = total + (n / group.size if self.plan.zero >= 1 else n)
         return total
-
-    def _update(self) -> list[Node]:
-        owned = self.owned()
-        # Traffic of the fused update beyond its state is master, gradient and weight (see the engine profile).
-        state = self.plan.optimizer.state_bytes
-        traffic = self.engine.optimizer_traffic_bytes - 2 * (8.0 - state)
-        if self.plan.offload_optimizer:
-            moved = (self.engine.gradient_bytes + self.plan.weight_bytes) * owned
-            nvme = 2 * (state + 4.0) * owned if self.plan.offload_optimizer == "nvme" else 0.0
-            shape = {"bytes": traffic * owned}
-            on_host = Op("optimizer.host", "host_memory", "optimizer", shape=shape, kernels=0.0, adjoint=())
-            return [transfer("offload.optimizer", "offload", pcie=moved, nvme=nvme), on_host]
-        return [
-            pointwise(
-                "optimizer", "optimizer", reads=0.0, writes=0.0, act=1.0, cold_bytes=traffic * owned,
-                flops=12.0 * owned, category="optimizer",
-            )
-        ]  # fmt: skip

@@ -19,11 +19,14 @@ from windtunnel.ops.gradient import gradient
 from windtunnel.ops.pipeline import Schedule
 from windtunnel.ops.rewrite import operators, rewrite
 from windtunnel.ops.tree import EMPTY, Node, Par, Pipeline, Repeat, Stage, Sync, seq
-from windtunnel.ops.values import Value
+from windtunnel.ops.values import Value, maximum
 from windtunnel.parallel.adapters import with_adapters, with_casts
 from windtunnel.parallel.block import block_tree, embedding_tree, head_tree
+from windtunnel.parallel.held import Held
+from windtunnel.parallel.low_rank import Subspace, projecting, subspaces
+from windtunnel.parallel.offload import moves, offloaded
 from windtunnel.parallel.recompute import Recomputed, recomputed
-from windtunnel.parallel.sharding import Held, Sharding
+from windtunnel.parallel.sharding import Sharding
 from windtunnel.parallel.stages import StageLayers, deal
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch, training
@@ -227,18 +230,16 @@ class _Builder:
             *(Repeat(k, p.weight, f"{k} layers") for p, k in reversed(body) if p.weight is not EMPTY),
             name="weight gradient",
         )
-        sharding = Sharding(plan, engine, held, layers)
+        sharding = Sharding(plan, engine, held, layers, self._projecting(body))
         if plan.zero == 3:
             forward = sharding.gathered(forward, reduce=False)
             backward, weight = sharding.gathered(seq(backward, weight, name="backward"), reduce=True), EMPTY
         if plan.zero == 2:
             backward, weight = sharding.reduced(seq(backward, weight, name="backward")), EMPTY
-        if plan.offload_params:
-            forward = sharding.fetched(forward)
-            backward, weight = sharding.fetched(seq(backward, weight, name="backward")), EMPTY
-        if plan.offload_activations:
-            forward = sharding.swapped(forward)
-            backward, weight = sharding.swapped(seq(backward, weight, name="backward")), EMPTY
+        if moves(plan, engine):
+            forward = offloaded(forward, held, plan, engine, back=False)
+            both = seq(backward, weight, name="backward")
+            backward, weight = offloaded(both, held, plan, engine, back=True), EMPTY
         # Collectives hide behind passes as long as these last, be it the device or the host that takes the time.
         passes = seq(Sync(backward), Sync(weight), name="backward")
         epilogue = sharding.epilogue(self.network, Sync(forward), passes)
@@ -256,7 +257,35 @@ class _Builder:
         again: list[Node] = [Repeat(k, r.tree) for r, k in parts if r.tree is not EMPTY]
         if self.plan.recompute == "full":
             again.append(host_work("issue.again", self._issue_s(body)))
-        return [seq(*again, name="recompute")] if again else []
+            if self.plan.partition_activations and not self.plan.sequence_parallel:
+                # ZeRO (arXiv 1910.02054), section 6.1: gathered once a layer, right before it runs again.
+                size = self.style.act * self.batch.tokens * self.network.hidden_size
+                group = self.plan.layout.tp_group
+                gather = collective("all_gather", size, group, "tp_comm", name="tp.gather_kept")
+                again.append(Repeat(sum(k for _, k in body), gather, "kept inputs"))
+        if not again:
+            return []
+        every, share = seq(*again, name="recompute"), self.plan.recompute_share
+        return [every if share == 1 else Repeat(share, every, "recompute")]
+
+    def _projecting(self, body: list[tuple[Part, int]]) -> Node:
+        """What a low-rank optimizer does to the gradients of all layers."""
+        low_rank = self.plan.optimizer.low_rank
+        if low_rank is None or self.plan.finetune.kind != "full":
+            return EMPTY
+        dtype = self.style.linear.activations
+        each = (Repeat(k, projecting(p.forward, low_rank, dtype, self.engine.gradient_bytes)) for p, k in body)
+        return seq(*each, name="projection")
+
+    def _subspaces(self, body: list[tuple[Part, int]]) -> tuple[Subspace, Subspace] | None:
+        low_rank = self.plan.optimizer.low_rank
+        if low_rank is None or self.plan.finetune.kind != "full":
+            return None
+        dense, expert = Subspace(), Subspace()
+        for part, k in body:
+            own = subspaces(part.forward, low_rank)
+            dense, expert = dense.plus(own[0], k), expert.plus(own[1], k)
+        return dense, expert
 
     def _send(self) -> Node:
         """One boundary: each tp rank sends a shard of the sequence (arXiv 2104.04473, section 4.1, scatter/gather)."""
@@ -282,13 +311,23 @@ class _Builder:
             frozen, dense, expert = frozen + dense + expert - adapters, adapters, 0.0
             ends = [(p, 1) for p in edges]
             outside = held("dense_frozen", ends) + held("dense", ends)
-        own = batch.tokens / (plan.layout.tp if plan.sequence_parallel else 1)
+        split = plan.sequence_parallel or (plan.partition_activations and plan.recompute == "full")
+        own = batch.tokens / (plan.layout.tp if split else 1)
         layer_input = self.style.act * own * self.network.hidden_size
         saved: Value = layer_input * layers.layers * (plan.recompute == "full" or self._by_operator)
         saved = saved + sum((k * self._recomputed(p).kept for p, k in body), 0.0)
+        if plan.recompute_share != 1:
+            saved = plan.recompute_share * saved + (1 - plan.recompute_share) * held("saved", body)
         transient = sum((k * self._recomputed(p).brought_back for p, k in body), 0.0) / max(layers.layers, 1)
         logits: Value = 0.0
         if layers.last and self.network.has_head:
             logits = batch.sequences * self.network.vocab_size / plan.layout.tp
         saved = saved + held("saved", [(p, 1) for p in edges])
-        return Held(layers, dense, expert, frozen, saved, transient, logits, outside)
+        largest: Value = 0.0
+        for part, _ in every:
+            own_trained = part.holds.held.get("dense", 0.0) + part.holds.held.get("expert", 0.0)
+            largest = maximum(largest, own_trained if plan.finetune.kind == "full" else part.adapters)
+        return Held(
+            layers, dense, expert, frozen, saved, transient, logits, outside, largest, layer_input,
+            self._subspaces(body),
+        )  # fmt: skip

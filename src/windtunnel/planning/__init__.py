@@ -20,9 +20,10 @@ def plan_train(options: PlanTrainOptions, *, progress: Progress | None = None) -
     """
     from windtunnel.planning.exported import for_tool, with_files
     from windtunnel.planning.train import plan_train as search
+    from windtunnel.planning.trying import try_all
 
     options, narrowed = for_tool(options)
-    return with_files(search(options, narrowed=narrowed, progress=progress), options)
+    return with_files(try_all(options, lambda o, p: search(o, narrowed=narrowed, progress=p), progress), options)
 
 
 def plan_serve(options: PlanServeOptions, *, progress: Progress | None = None) -> PlanResult:
@@ -34,6 +35,7 @@ def plan_serve(options: PlanServeOptions, *, progress: Progress | None = None) -
     """
     from windtunnel.planning.exported import for_tool, with_files
     from windtunnel.planning.serve import plan_serve as search
+    from windtunnel.planning.trying import try_all
 
     options, narrowed = for_tool(options)
-    return with_files(search(options, narrowed=narrowed, progress=progress), options)
+    return with_files(try_all(options, lambda o, p: search(o, narrowed=narrowed, progress=p), progress), options)

@@ -58,6 +58,8 @@ def with_files(result: PlanResult, options: PlanTrainOptions | PlanServeOptions)
             first = first or error
             continue
         notes = list(found.notes)
+        if entry["plan"].get("with"):
+            notes.append(f"the files do not switch on {', '.join(entry['plan']['with'])}: see the tool's documentation")
         if first is not None:
             notes.insert(0, f"exported is plan {place + 1} of the list: {first}")
         return replace(result, exported=found.files, warnings=[*result.warnings, *notes])

@@ -153,13 +153,11 @@ class _Walker:
             times = [float(w) for w in node.weights(inner)]
         share = times
         if isinstance(node, Exposed):
-            # The main stage is told where it runs; here is only what runs beside it.
-            flow = node.flow
-            beside = [c for i, c in enumerate(flow.stages) if i != flow.main]
-            worked = float(flow.n) * sum(float(self.evaluation.cost(c).seconds) for c in beside)
+            # The main child is told where it runs; here is only what runs beside it.
+            beside = [(c, float(n)) for c, n in node.others]
+            worked = sum(n * float(self.evaluation.cost(c).seconds) for c, n in beside)
             left = float(cost.seconds) / worked if worked > 0 else 0.0
-            n = float(flow.n)
-            return [line for c in beside for line in self.lines(c, runs * n, exposed * n * left)]
+            return [line for c, n in beside for line in self.lines(c, runs * n, exposed * n * left)]
         if isinstance(node, Par | Flow):
             main = node.main
             others = sum(t * float(c.seconds) for i, (t, c) in enumerate(zip(times, inner, strict=True)) if i != main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from textwrap import fill
 
@@ -93,6 +94,7 @@ def render_findings(result: PlanResult, options: Options) -> RenderableType:
         asked = options.model_dump(exclude_unset=True, exclude_none=True)
         if tips := [Text(f"- {tip}") for tip in advice(result, asked)]:
             parts.append(section("What could be changed (none of it was tried)", Group(*tips)))
+    parts += _tried(result)
     parts += _why_not(result)
     parts += [Text(""), Text(effort(result), style="dim")]
     if told := stages(result.search):
@@ -188,6 +190,23 @@ def _obvious(result: PlanResult) -> list[RenderableType]:
         return []
     lines = [Text(named(found, result), style="bold"), Text(str(found["why"]))]
     return [section("Why the obvious plan lost", Group(*lines))]
+
+
+def _tried(result: PlanResult) -> list[RenderableType]:
+    """What each combination of techniques gives, over none of them."""
+    if not result.tried:
+        return []
+    without = next((t["objective"] for t in result.tried if not t["techniques"]), None)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("techniques", no_wrap=True)
+    table.add_column("against none", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold", style="dim")
+    for t in sorted(result.tried, key=lambda t: math.inf if t["objective"] is None else t["objective"]):
+        own = t["objective"]
+        gain = "" if not own or not without else f"x {without / own if own > 0 else own / without:.3f}"
+        said = t["why"] or ("" if own is not None else "no plan is feasible")
+        table.add_row(" + ".join(t["techniques"]) or "none", gain, said)
+    return [section("Techniques, by what the best plan with each gains", table)]
 
 
 def _why_not(result: PlanResult) -> list[RenderableType]:

@@ -11,7 +11,7 @@ from windtunnel.report.words import METRICS, plan_line
 from windtunnel.scenario.plan_options import SEARCHED
 from windtunnel.scenario.plans import PlanResult
 
-DECIDED = ("on", "prefill", "decode", "engine", *SEARCHED)
+DECIDED = ("on", "prefill", "decode", "engine", *SEARCHED, "with")
 """Options that make one plan unlike another."""
 
 ABSENT: Mapping[str, object] = {
@@ -53,6 +53,8 @@ def differences(plan: Plan, best: Plan) -> list[str]:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " + ".join(map(str, value)) or "none"
     return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -94,4 +94,6 @@ def _idle(key: str, value: object) -> bool:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes"
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

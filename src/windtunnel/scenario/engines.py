@@ -59,6 +59,9 @@ class TrainEngine(_Profile):
     """Bytes an accumulated gradient element is held in."""
     reduce_bytes: float = Field(4, gt=0)
     """Bytes a gradient element has on the wire."""
+    offload_gradients: bool = False
+    """With an offloaded optimizer, gradients leave for the host layer by layer behind the backward pass and wait for
+    the update there; otherwise the device holds them until then."""
     master_weights: bool = True
     """An fp32 copy of the weights beside a 16-bit one."""
     sharded_master_only: bool = False
@@ -101,6 +104,14 @@ class TrainEngine(_Profile):
     """Dropout is applied where the architecture has it (models before 2022)."""
     vocab_multiple: int = Field(128, gt=0)
     """The output rows are padded to a multiple of this times tp."""
+    checkpoint_writer_bytes_per_s: float | None = Field(None, gt=0)
+    """What one process writes of a checkpoint (its serialisation, one stream to the store); None: no limit of its
+    own."""
+    lazy_checkpoints: bool = False
+    """The copy of an asynchronous checkpoint to host memory hides behind the next forward and backward passes, which
+    do not change the state; otherwise training stops for it."""
+    checkpoint_cache_bytes: float | None = Field(None, ge=0)
+    """Host memory that copies of an accelerator's state may take; None: whatever they need."""
 
 
 class ServeEngine(_Profile):

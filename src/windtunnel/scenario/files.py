@@ -22,7 +22,7 @@ import yaml
 
 from windtunnel.errors import ScenarioError, unknown
 from windtunnel.hardware.yaml_file import read_user_yaml
-from windtunnel.scenario.options import InferOptions, Options, TrainOptions, read_options
+from windtunnel.scenario.options import InferOptions, Options, TrainOptions, asked_of, read_options
 from windtunnel.scenario.plan_options import PlanServeOptions, PlanTrainOptions
 from windtunnel.scenario.simulate_options import SimulateOptions
 
@@ -70,10 +70,7 @@ def save_scenario(options: Options, command: str, path: str | Path) -> None:
     Raises:
         ScenarioError: the file cannot be written.
     """
-    asked = options.model_dump(exclude_unset=True, exclude_none=True)
-    if not asked.get("set"):
-        asked.pop("set", None)
-    text = yaml.safe_dump({"command": command, **asked}, sort_keys=False, width=10**6)
+    text = yaml.safe_dump({"command": command, **asked_of(options)}, sort_keys=False, width=10**6)
     write_file(path, text)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from windtunnel.errors import ScenarioError, unknown
+from windtunnel.hardware import override_keys
 from windtunnel.scenario.text import number, shown
 
 ENGINE_OPTIONS = (
@@ -17,6 +18,9 @@ ENGINE_OPTIONS = (
     "expert_imbalance", "max_queue", "timeout",
 )  # fmt: skip
 """Options of ``simulate`` that may differ from engine to engine."""
+
+MACHINE = "on"
+"""Key of the machine that a group runs on, where it is not the command's."""
 
 MOST_REPLICAS = 100_000
 
@@ -28,14 +32,21 @@ Metric = Literal["load", "kv", "queue"]
 
 @dataclass(frozen=True, slots=True)
 class EngineGroup:
-    """``count`` like engines, with ``options`` (names of :data:`ENGINE_OPTIONS`, values as written) of their own."""
+    """``count`` like engines, with ``options`` (names of :data:`ENGINE_OPTIONS`, values as written) of their own.
+
+    ``on``: the machine of these engines, ``DEVICE`` (as many as they need) or ``COUNTxDEVICE``; None: the command's.
+    ``figures``: of that machine, as ``--set`` has them, in their usual units.
+    """
 
     count: int
     options: Mapping[str, str]
+    on: str | None = None
+    figures: Mapping[str, str] = field(default_factory=dict)
 
 
 def fleet(text: str, what: str = "fleet") -> tuple[EngineGroup, ...]:
-    """``"2x(tp=4)+1x(tp=8,max-batch=64)"`` → two groups; ``"2"`` or ``"2x()"``: two engines as the options say.
+    """``"2x(tp=4)+1x(tp=8,max-batch=64)"`` → two groups; ``"2"`` or ``"2x()"``: two engines as the options say;
+    ``"4x(tp=8,on=h100-sxm,power-cap-watt=400)"``: on machines of their own.
 
     ``what``: the option's name, for errors.
 
@@ -84,14 +95,16 @@ def _group(part: str, text: str, what: str) -> EngineGroup:
     if not 1 <= count <= MOST_REPLICAS:
         raise ScenarioError(f"{what} {shown(text)}: {count} engines; 1 to {MOST_REPLICAS} are accepted")
     options: dict[str, str] = {}
+    figures: dict[str, str] = {}
+    known = override_keys()
     for key, value in _pairs(found[2] or "", f"{what} {shown(text)}:").items():
         name = key.replace("-", "_")
-        if name not in ENGINE_OPTIONS:
-            raise unknown(f"engine option in {what} {shown(text)}:", name, ENGINE_OPTIONS)
-        if name in options:
+        if name not in (*ENGINE_OPTIONS, MACHINE, *known):
+            raise unknown(f"engine option in {what} {shown(text)}:", name, (*ENGINE_OPTIONS, MACHINE, *known))
+        if name in options or name in figures:
             raise ScenarioError(f"{what} {shown(text)}: {name} is given twice")
-        options[name] = value
-    return EngineGroup(count, options)
+        (figures if name in known else options)[name] = value
+    return EngineGroup(count, options, options.pop(MACHINE, None), figures)
 
 
 @dataclass(frozen=True, slots=True)

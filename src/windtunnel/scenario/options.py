@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -137,9 +137,13 @@ class TrainOptions(Options):
     restart_s: float | None = Field(
         default=None, ge=0, le=1e9, allow_inf_nan=False, description="seconds to start the job, loading aside"
     )
-    checkpoint_every: str = Field(default="auto", description="seconds of work between checkpoints, or auto")
+    checkpoint_every: str = Field(
+        default="auto", description="seconds of work between checkpoints, a number of steps (10steps), or auto"
+    )
     checkpoint_to: str | None = Field(
-        default=None, description="where checkpoints go: dram, nvme, parallel-fs or object-store"
+        default=None,
+        description="where checkpoints go: dram, nvme, parallel-fs or object-store, or one with figures of your own as "
+        "parallel-fs:aggregate_write_gbyte_per_s=650",
     )
     checkpoint_async: bool = Field(default=False, description="train on while checkpoints are written")
     straggler_cv: float = Field(
@@ -184,8 +188,17 @@ class InferOptions(ServeOptions):
 
 T = TypeVar("T", bound=Options)
 
-WITH = "with"
-"""What files and the command line call the option ``techniques``; to Python it is a word of the language."""
+WORDS: Mapping[str, str] = MappingProxyType({"techniques": "with", "tries": "try"})
+"""What files and the command line call options whose names are words of the language to Python."""
+
+
+_OPTIONS = {word: name for name, word in WORDS.items()}
+
+
+def asked_of(options: Options) -> dict[str, Any]:
+    """What was asked for, by the names that files and the command line use; defaults are left out."""
+    asked = options.model_dump(exclude_unset=True, exclude_none=True)
+    return {WORDS.get(k, k): v for k, v in asked.items() if v or k not in ("set", *WORDS)}
 
 
 def read_options(kind: type[T], given: Mapping[str, Any]) -> T:
@@ -197,7 +210,7 @@ def read_options(kind: type[T], given: Mapping[str, Any]) -> T:
     cleaned: dict[str, Any] = {}
     for key, value in given.items():
         name = key.replace("-", "_") if isinstance(key, str) else shown(key)
-        name = "techniques" if name == WITH else name
+        name = _OPTIONS.get(name, name)
         if name not in kind.model_fields:
             raise unknown("option", name, kind.model_fields)
         if name in cleaned:

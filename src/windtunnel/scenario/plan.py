@@ -21,16 +21,32 @@ trees; backward trees follow from what it returns."""
 
 
 @dataclass(frozen=True, slots=True)
+class LowRank:
+    """The layers' matrices are updated in a subspace: of a gradient [m, n] with m <= n the moments are kept of its
+    projection [``rank``, n], and the projector [m, ``rank``] in ``projector_bytes`` an element (0: made anew from a
+    seed). ``refresh_steps``: steps from one singular value decomposition of the gradients to the next (0: none).
+    """
+
+    rank: Value
+    projector_bytes: float = 2.0
+    refresh_steps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Optimizer:
-    """``state_bytes``: what an updated parameter keeps beside its master copy."""
+    """``state_bytes``: what an updated parameter keeps beside its master copy; with ``low_rank``, an element of a
+    projected gradient."""
 
     name: str
     state_bytes: float
+    low_rank: LowRank | None = None
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
     # Two fp32 moments (Loshchilov and Hutter, arXiv 1711.05101).
     "adamw": Optimizer("adamw", 8.0),
+    # The same in the format of 16-bit weights, as PyTorch's AdamW keeps them for a model cast to bf16.
+    "adamw-bf16": Optimizer("adamw-bf16", 4.0),
     "adam": Optimizer("adam", 8.0),
     "sgd": Optimizer("sgd", 0.0),
     "sgd-momentum": Optimizer("sgd-momentum", 4.0),
@@ -56,6 +72,53 @@ class Finetune:
 
 
 @dataclass(frozen=True, slots=True)
+class Compression:
+    """Gradients are made smaller before data-parallel ranks exchange them.
+
+    An element takes ``density`` x (``value_bits`` + ``index_bits``) on the wire. ``exchange``: "sum" where the small
+    form can be added up on the way (16- or 8-bit values, low rank); "gather" where every rank gets every other's
+    (sparse values at places of their own: the payload grows with the ranks); "shards" where each rank collects its
+    shard from all, adds it up and sends it on as small as it came (1-bit Adam). Ranks of ``node`` neighbours (1: none)
+    first add up in full. Every step the device moves ``select_bytes`` for each parameter to choose or quantise, and
+    ``buffer_bytes`` are kept for it (error feedback). In a share ``warmup`` of the steps gradients travel whole.
+    """
+
+    value_bits: float = 32.0
+    index_bits: float = 0.0
+    density: Value = 1.0
+    exchange: Literal["sum", "gather", "shards"] = "sum"
+    node: int = 1
+    select_bytes: float = 0.0
+    buffer_bytes: float = 0.0
+    warmup: float = 0.0
+
+    @property
+    def wire_bytes(self) -> Value:
+        """Bytes of a gradient element on the wire."""
+        return self.density * (self.value_bits + self.index_bits) / 8
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSteps:
+    """Workers train on their own for ``period`` steps, then exchange what changed (local SGD, DiLoCo, CO2).
+
+    A worker is ``worker`` neighbouring ranks that stay in step (a node; 1: each data-parallel rank by itself), which
+    may share out its training state. ``behind``: further steps behind which the exchange runs (0: all wait for it; a
+    whole period: it is one period stale). Parameters travel in ``fragments`` parts, each at a time of its own, as
+    ``wire_bytes`` an element, summed over "all" workers or with one neighbour ("pair", gossip). ``buffer_bytes``: kept
+    for each parameter (its value at the last exchange, the outer optimizer's momentum, what is on the way).
+    """
+
+    period: Value = 1
+    behind: Value = 0
+    worker: int = 1
+    fragments: int = 1
+    wire_bytes: float = 4.0
+    partners: Literal["all", "pair"] = "all"
+    buffer_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class TrainPlan:
     """One training step. ``micro_batch`` and ``global_batch`` in sequences of ``seq`` tokens."""
 
@@ -73,12 +136,23 @@ class TrainPlan:
     precision: str = "bf16"
     weight_bytes: float = 2.0
     recompute: Recompute = "none"
+    partition_activations: bool = False
+    """Full recomputation: each tensor-parallel rank keeps its share of a layer's input and gathers the rest again."""
+    recompute_share: float = 1.0
+    """Of the layers, how many recompute; the others keep everything."""
     optimizer: Optimizer = OPTIMIZERS["adamw"]
     finetune: Finetune = Finetune()
     eager_attention: bool = False
     offload_optimizer: Literal["", "cpu", "nvme"] = ""
     offload_params: Literal["", "cpu", "nvme"] = ""
     offload_activations: Literal["", "cpu", "nvme"] = ""
+    streamed: bool = False
+    """What is offloaded moves in both directions at once, layer by layer, and the host updates a layer as soon as its
+    gradient is there. Otherwise copies queue on one link, and the update comes after the backward pass."""
+    layerwise_update: bool = False
+    """A layer is updated in the backward pass, as soon as its gradient is there: no others are held."""
+    compression: Compression | None = None
+    local: LocalSteps | None = None
     document_tokens: float | None = None
     """E[l^2]/E[l] of the documents packed into a sequence; None: one document each."""
     rewrites: tuple[TreeRewrite, ...] = ()
@@ -102,6 +176,8 @@ class ServePlan:
     kv_blocks: int | None = None
     memory_utilization: float = 0.9
     max_model_len: int | None = None
+    cache_copies: Value = 1
+    """Ranks that each hold what a sequence keeps of its context."""
     rewrites: tuple[TreeRewrite, ...] = ()
     speculation: Speculation | None = None
     stored: StoredContext | None = None

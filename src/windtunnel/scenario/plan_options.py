@@ -45,6 +45,22 @@ def _machines(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+TRIES: Any = Field(
+    default_factory=list,
+    description="techniques to try, each on and off in every combination, such as zero,galore (with parameters: "
+    "separated by semicolons)",
+)
+
+
+def _techniques(value: Any) -> Any:
+    """Names with commas between them, or techniques with semicolons, as a list."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
+        return value
+    apart = [t.split(";" if ";" in t or ":" in t else ",") for t in texts]
+    return list(dict.fromkeys(t.strip() for each in apart for t in each if t.strip()))
+
+
 class PlanTrainOptions(TrainOptions):
     """``windtunnel plan train``."""
 
@@ -93,10 +109,12 @@ class PlanTrainOptions(TrainOptions):
     store: str | None = Field(
         default=None, max_length=4096, description="DuckDB file that keeps every plan evaluated; run again to resume"
     )
+    tries: list[str] = TRIES
     export: Literal["megatron", "torchtitan", "deepspeed"] | None = Field(
         default=None, description="search what this framework can run, and write the best plan for it"
     )
 
+    _tries = field_validator("tries", mode="before")(_techniques)
     _lists = field_validator(
         "tp", "pp", "dp", "cp", "ep", "etp", "virtual_stages", "schedule", "zero", "hsdp", "sequence_parallel",
         "micro_batch", "recompute", "precision", "gpus", "workers", mode="before",
@@ -151,10 +169,12 @@ class PlanServeOptions(SimulateOptions):
     store: str | None = Field(
         default=None, max_length=4096, description="DuckDB file that keeps every plan evaluated; run again to resume"
     )
+    tries: list[str] = TRIES
     export: Literal["vllm", "sglang", "tensorrt-llm"] | None = Field(
         default=None, description="search what this engine can run, and write the best plan for it"
     )
 
+    _tries = field_validator("tries", mode="before")(_techniques)
     _clusters = field_validator("on", mode="before")(_machines)
     _lists = field_validator(
         "tp", "pp", "dp", "ep", "replicas", "engine", "precision", "kv_precision", "chunk", "max_batch", "deployment",

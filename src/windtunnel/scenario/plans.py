@@ -24,7 +24,9 @@ class PlanResult(Answer):
     ``ratio``}. ``runnable``: where the best plan takes a pipeline schedule that the engine's profile lacks, the best
     that does not. ``obvious``: the plan that a user would have tried first, with why it lost. ``frontier``: points of a
     throughput-latency curve (serving). ``seconds``: of the search;
-    ``resumed``: chunks of training plans, or simulations of services, that came from a store.
+    ``tried``: for each combination of techniques that was tried, {``techniques``, ``objective`` of its best plan (less
+    is better; None where there is none), ``why`` it could not be used, if so}. ``resumed``: chunks of training plans,
+    or simulations of services, that came from a store.
     """
 
     question: str
@@ -44,6 +46,7 @@ class PlanResult(Answer):
     obvious: Mapping[str, Any] | None = None
     frontier: Sequence[Mapping[str, Any]] = ()
     resumed: int = 0
+    tried: Sequence[Mapping[str, Any]] = ()
     warnings: Sequence[str] = ()
     search: Mapping[str, Any] = field(default_factory=dict)
     exported: Mapping[str, str] = field(default_factory=dict, metadata=PRIVATE)

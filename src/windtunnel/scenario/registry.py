@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -73,7 +73,7 @@ def technique_class(name: str) -> type[Technique]:
 
 
 @cache
-def _read(text: str) -> Technique:
+def read_technique(text: str) -> Technique:
     """``name`` or ``name:param=value,…``.
 
     Raises:
@@ -96,7 +96,7 @@ def _read(text: str) -> Technique:
 
 @cache
 def _used(texts: tuple[str, ...], command: Command) -> tuple[Technique, ...]:
-    found = tuple(_read(text) for text in texts)
+    found = tuple(read_technique(text) for text in texts)
     decided: dict[str, str] = {}
     for each in found:
         if sum(other.name == each.name for other in found) > 1:
@@ -129,3 +129,34 @@ def requested(options: O, used: Sequence[Technique]) -> O:
     for technique in used:
         options = technique.request(options)
     return options
+
+
+def describe(name: str) -> dict[str, Any]:
+    """A technique as data: what it is, what it rewrites, and its parameters with their defaults and where these come
+    from.
+
+    Raises:
+        ScenarioError: no such technique.
+    """
+    cls = technique_class(name)
+    about = cls.about
+    parameters = {
+        key: {
+            "default": field.default,
+            "meaning": field.description or "",
+            **(field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}),
+        }
+        for key, field in cls.model_fields.items()
+    }
+    return {
+        "name": name,
+        "seed": about.seed,
+        "title": about.title,
+        "source": about.source,
+        "summary": about.summary,
+        "rewrites": list(about.rewrites),
+        "commands": list(about.commands),
+        "decides": list(about.decides),
+        "parameters": parameters,
+        "neutral": dict(about.neutral),
+    }

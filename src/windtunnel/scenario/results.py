@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -81,6 +81,13 @@ class TrainResult(Answer):
     explain: Callable[[], str] = field(default=lambda: "", repr=False, compare=False, metadata=PRIVATE)
     timeline: Callable[[], dict[str, Any]] = field(default=dict, repr=False, compare=False, metadata=PRIVATE)
     tree: Any = field(default=None, repr=False, compare=False, metadata=PRIVATE)
+    offloaded: Sequence[tuple[str, float, float]] = field(default=(), repr=False, compare=False, metadata=PRIVATE)
+    """(what memory, bytes needed of a node's, bytes there) of what takes in state that is kept off the device."""
+
+    @property
+    def fits_nodes(self) -> bool:
+        """Whether it fits on the devices, and what is kept elsewhere in the nodes."""
+        return self.fits and all(needed <= there for _, needed, there in self.offloaded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

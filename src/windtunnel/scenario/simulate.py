@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,8 +44,9 @@ Role = Literal["engine", "prefill", "decode"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EngineSetup:
-    """``count`` like engines. ``scheduler``: a built-in's name or a user's ``module:Class``; ``options``: those of this
-    group, its own over the command's."""
+    """``count`` like engines on ``cluster``, which is named ``on``: the service's or a machine of their own
+    (``own_machine``). ``scheduler``: a built-in's name or a user's ``module:Class``; ``options``: those of this group,
+    its own over the command's."""
 
     count: int
     options: SimulateOptions
@@ -52,6 +54,9 @@ class EngineSetup:
     plan: ServePlan
     scheduler: str
     tiers: tuple[CacheTier, ...]
+    cluster: Cluster
+    on: str
+    own_machine: bool = False
 
     @property
     def accelerators(self) -> int:
@@ -98,14 +103,15 @@ def simulate_scenario(options: SimulateOptions) -> SimulateScenario:
     warnings: list[str] = []
     groups = _groups(options)
     pools = {role: tuple(_setup(g, options, network, cluster, warnings) for g in each) for role, each in groups.items()}
-    needed = sum(s.count * s.accelerators for setups in pools.values() for s in setups)
+    shared = [s for setups in pools.values() for s in setups if not s.own_machine]
+    needed = sum(s.count * s.accelerators for s in shared)
     scaling = autoscale(options.autoscale) if options.autoscale else None
     if scaling is not None:
         needed = _check_scaling(options, pools, scaling)
     if needed > cluster.count:
         there = f"{shown(options.on)} has {cluster.count}"
         raise ScenarioError(f"the service's engines need {needed} accelerators; {there}")
-    if needed < cluster.count:
+    if shared and needed < cluster.count:
         warnings.append(f"{cluster.count - needed} of {cluster.count} accelerators are not used by the plan")
     if ":" not in options.router and options.router not in ROUTERS:
         raise unknown("router", options.router, (*ROUTERS, "module:Class"))
@@ -158,13 +164,14 @@ def _setup(
     if group.options:
         asked: dict[str, Any] = options.model_dump(exclude_unset=True, exclude_none=True)
         own = read_options(SimulateOptions, {**asked, **group.options})
+    cluster, on = _machine(group, own, cluster)
     # What is all there at time 0 is handed to the engine as a list, as offline benchmarks do: no server is in between.
     used = techniques_of(own, "simulate")
     engine = serving_engine(
         own, cluster, warnings, used, asynchronous=own.async_scheduling, expert_imbalance=own.expert_imbalance,
         first_token_s=0.0 if own.rate is not None and math.isinf(own.rate) else None,
     )  # fmt: skip
-    layout = serve_layout(own.model_copy(update={"replicas": 1}), network, cluster, [])
+    layout = serve_layout(own.model_copy(update={"replicas": 1, "on": on}), network, cluster, [])
     name, linear, experts = with_precision(network, own, engine)
     scheduler = _scheduler(own, engine)
     plan = ServePlan(
@@ -183,7 +190,28 @@ def _setup(
     tiers = cache_tiers(own.cache_tiers) if own.cache_tiers else ()
     if tiers and own.prefix_cache is False:
         raise ScenarioError("cache_tiers keep what a prefix cache evicts; leave out no-prefix-cache")
-    return EngineSetup(group.count, own, engine, plan, scheduler, tiers)
+    return EngineSetup(group.count, own, engine, plan, scheduler, tiers, cluster, on, own_machine=group.on is not None)
+
+
+_BARE = re.compile(r"[A-Za-z][^/\\]*")
+
+
+def _machine(group: EngineGroup, own: SimulateOptions, cluster: Cluster) -> tuple[Cluster, str]:
+    """(The machine of a group, its name): the service's own, perhaps with other figures, unless the group names one.
+
+    Raises:
+        ScenarioError: an unknown machine or figure, or too few accelerators for the group.
+    """
+    if group.on is None:
+        return (parse_cluster(own.on, {**own.set, **group.figures}) if group.figures else cluster), own.on
+    needed = group.count * own.tp * own.pp * (own.dp or 1)
+    text = group.on
+    if _BARE.fullmatch(text) and not text.endswith((".yaml", ".yml", ".json")):
+        text = f"{needed}x{text}"
+    found = parse_cluster(text, dict(group.figures))
+    if found.count < needed:
+        raise ScenarioError(f"{group.count} engines need {needed} accelerators; {shown(text)} has {found.count}")
+    return found, text
 
 
 def _scheduler(options: SimulateOptions, engine: ServeEngine) -> str:

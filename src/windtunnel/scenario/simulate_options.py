@@ -110,6 +110,10 @@ class SimulateOptions(ServeOptions):
     kv_transfer: Literal["layerwise", "whole"] = Field(
         default="layerwise", description="KV cache sent to the decoding engine while the prompt runs, or after it"
     )
+    kv_placement: Literal["behind", "beside"] = Field(
+        default="behind",
+        description="where engines that decode are: behind all that run prompts, or next to each, in its nodes",
+    )
     autoscale: str | None = Field(
         default=None,
         description="replicas that come and go: min=1,max=8,target=0.7,interval=10,from=nvme (see the documentation)",

@@ -26,6 +26,7 @@ class SimulateResult(Answer):
     Rates are per second of [warm-up, ``makespan_s``]; tokens are those of completed requests. ``goodput`` and
     ``slo_attainment`` (of the arrived) count completed requests within every limit of ``slo``, all of them if there
     is none. ``kv_cache.capacity_tokens`` is the whole service's, ``peak_fraction`` one replica's.
+    ``provisioned_power_w``: what must be there for all engines at their power limits, nodes included.
     ``pools``: one entry for each kind of engine; ``limits``: what keeps requests waiting and engines idle, as
     fractions of the engines' time; ``series``: at most 200 samples over time. ``partial``: it was interrupted.
     """
@@ -66,6 +67,7 @@ class SimulateResult(Answer):
     utilization: Mapping[str, float]
     energy_j: float
     energy_j_per_token: float | None
+    provisioned_power_w: float
     cost_usd: float | None
     cost_usd_per_million_tokens: float | None
     bottleneck: Bottleneck | None

@@ -114,7 +114,8 @@ class Technique(BaseModel):
         """
         for key, value in wanted.items():
             given = getattr(options, key)
-            if key in options.model_fields_set and given is not None and given != value:
+            # What a search is given is text.
+            if key in options.model_fields_set and given is not None and str(given) != str(value):
                 shown = key.replace("_", "-")
                 raise ScenarioError(f"{self.name} sets {shown}={value}; leave out {shown}={given} or the technique")
         return options.model_copy(update=wanted)

@@ -40,14 +40,15 @@ class TrainScenario:
     kind: Literal["train"] = "train"
 
 
-def train_scenario(options: TrainOptions) -> TrainScenario:
-    """Read the model and the cluster, fill in defaults, check that the plan is possible.
+def train_scenario(options: TrainOptions, *, rewritten: bool = False) -> TrainScenario:
+    """Read the model and the cluster, fill in defaults, check that the plan is possible. ``rewritten``: what techniques
+    ask for is in the options already, as far as it holds here.
 
     Raises:
         ScenarioError: an unknown name or a plan that cannot be laid out.
     """
     used = techniques_of(options, "train")
-    options = requested(options, used)
+    options = options if rewritten else requested(options, used)
     network, cluster, engine, warnings = read_parties(options)
     layout = train_layout(options, network, cluster, warnings, 1 if engine.expert_tp == "one" else None)
     seq = _sequence(options, network, warnings)

@@ -330,15 +330,7 @@ class PythonEngine(Places):
     def _stretch(self, lane: Lane, turn: Turn, now: int) -> Flight:
         """Iterations that only decode, until something changes."""
         n, times = lane.n, self.times
-        device, added, floor = times.flat(n)
-        slope, most = 0, NEVER
-        for view in lane.views:
-            at, growth, left = times.line(n, lane.contexts, view)
-            climb = lane.climbs[view]
-            device += at
-            slope += growth * climb
-            if climb > 0:
-                most = min(most, (left - 1) // climb + 1)
+        device, slope, added, floor, most = times.stretch(n, lane.contexts, lane.climbs)
         flight = Flight(now, added + lane.swap_ps, device, slope, floor)
         stable = turn.stable_until
         if stable is None or self._one_by_one or lane.swap_ps or lane.landed or self._restless(lane, turn):

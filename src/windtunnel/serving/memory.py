@@ -28,7 +28,8 @@ class ServeMemory:
 
 
 def kv_bytes(blocks: tuple[Block, ...], plan: ServePlan, context: Value) -> Value:
-    """Bytes that one sequence of ``context`` tokens keeps on one rank in these layers.
+    """Bytes of one rank's memory that each sequence of ``context`` tokens takes in these layers (of its own sequences,
+    where it holds those of other ranks, too).
 
     Windows stop growing (chunks are kept whole while they are read); a key/value head is held whole, so ranks beyond
     the number of heads hold copies; the latent of MLA is held by every tp rank; recurrent layers keep a state of fixed
@@ -46,7 +47,7 @@ def kv_bytes(blocks: tuple[Block, ...], plan: ServePlan, context: Value) -> Valu
             total = total + per * m.kv_elements_per_token * context
         elif isinstance(m, StateSpace):
             total = total + 4.0 * m.state_elements / tp
-    return total + draft_kv_bytes(plan, context)
+    return total * plan.cache_copies + draft_kv_bytes(plan, context)
 
 
 def draft_kv_bytes(plan: ServePlan, context: Value) -> Value:

@@ -35,15 +35,28 @@ _BLOCKED = {
 
 
 @dataclass(frozen=True, slots=True)
+class Paid:
+    """What a pool of like engines used: joules, dollars (None: no price is known), the watt that must be there for one
+    of its accelerators with its share of the node, and the seconds that one pipeline stage of each engine worked, over
+    all engines."""
+
+    energy_j: float
+    cost_usd: float | None
+    provisioned_w: float
+    stage_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Physics:
     """What the priced iterations add. ``utilization``: fraction of each resource's rate that was used, over the
     engines' time; ``energy_j`` and ``cost_usd`` (None: no price is known) of the whole run; ``bottleneck``: None where
-    nothing ran."""
+    nothing ran; ``pools``: the parts of each."""
 
     utilization: Mapping[str, float]
     energy_j: float
     bottleneck: Bottleneck | None
     cost_usd: float | None
+    pools: tuple[Paid, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +158,11 @@ def summarise(
         cost_usd_per_million_tokens=usd / made * 1e6 if usd is not None and made else None,
         bottleneck=physics.bottleneck,
         limits=_holding_back(outcome.pools),
-        pools=[_pool(p) for p in outcome.pools],
+        pools=[_pool(p, paid) for p, paid in zip(outcome.pools, physics.pools, strict=True)],
+        provisioned_power_w=sum(
+            p.replicas * p.accelerators * paid.provisioned_w
+            for p, paid in zip(outcome.pools, physics.pools, strict=True)
+        ),
         series=_series(outcome.series),
         fits=setting.shortfall_bytes <= 0,
         shortfall_bytes=setting.shortfall_bytes,
@@ -217,13 +234,17 @@ def _share(part: float, whole: float) -> float:
     return min(part / whole, 1.0) if whole > 0 else 0.0
 
 
-def _pool(p: Pool) -> dict[str, Any]:
+def _pool(p: Pool, paid: Paid) -> dict[str, Any]:
     return {
         "name": p.name,
         "replicas": p.replicas,
         "accelerators": p.accelerators,
         "accelerator_hours": p.accelerator_seconds / 3600,
+        "energy_j": paid.energy_j,
+        "cost_usd": paid.cost_usd,
+        "provisioned_power_w": p.replicas * p.accelerators * paid.provisioned_w,
         "busy_fraction": _share(p.busy_s, p.up_s),
+        "stage_busy_fraction": _share(paid.stage_s, p.up_s),
         "blocked_fraction": {reason: _share(s, p.up_s) for reason, s in p.blocked_s.items()},
         "kv_capacity_tokens": p.kv_capacity_tokens,
         "kv_peak_fraction": p.kv_peak,

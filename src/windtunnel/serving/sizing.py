@@ -116,7 +116,7 @@ def size_engine(
 def cache_units(blocks: tuple[Block, ...], plan: ServePlan, windows: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     """(bytes that one block of tokens takes in the layers of each view, bytes of a sequence's recurrent states) on a
     rank that holds ``blocks`` (``memory.kv_bytes`` says how they are shared out)."""
-    tp, per = int(plan.layout.tp), BYTES[plan.linear.kv]
+    tp, per = int(plan.layout.tp), BYTES[plan.linear.kv] * float(plan.cache_copies)
     found = dict.fromkeys(windows, 0.0)
     state = 0.0
     for b in blocks:
@@ -126,7 +126,7 @@ def cache_units(blocks: tuple[Block, ...], plan: ServePlan, windows: tuple[int, 
         elif isinstance(m, LatentAttention):
             found[m.window or 0] += per * m.kv_elements_per_token
         elif isinstance(m, StateSpace):
-            state += 4.0 * m.state_elements / tp
+            state += 4.0 * m.state_elements / tp * float(plan.cache_copies)
     found[windows[0]] += float(draft_kv_bytes(plan, 1.0))
     return tuple(int(np.ceil(found[w] * plan.block_size)) for w in windows), int(np.ceil(state))
 

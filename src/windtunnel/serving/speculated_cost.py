@@ -51,8 +51,36 @@ def engine_cost(
     )  # fmt: skip
     if plan.speculation is None:
         return plain
+    plain = _one_row(plain, most_prompt_tokens)
     most = Extent(most_tokens, most_prompt_tokens, most_sequences, most_context, longest)
     return speculated(plain, network, plan, engine, price, most)
+
+
+def _one_row(plain: StepCost, most_prompt_tokens: int) -> StepCost:
+    """One row of tables where work side by side has several: what runs together then takes the sum of what its parts
+    take at most, which is no less than it does."""
+    if not plain.maxima:
+        return plain
+    at = [TOKENS.index(max(int(t), 1)) for t in PROMPT.points(most_prompt_tokens)]
+    waves = plain.by_group(plain.waves)
+    before, after = plain.waves[..., at, None, None], waves[..., at, None, None]
+
+    def joined(table: Floats) -> Floats:
+        whole = plain.by_group(table * before[:, : table.shape[1]])
+        after_ = after[:, : table.shape[1]]
+        return np.divide(whole, after_, out=np.zeros_like(whole), where=after_ > 0)
+
+    base = np.rint(plain.by_group(plain.base.astype(float))).astype(np.int64)
+    return replace(
+        plain, base=base, waves=waves, prompt=joined(plain.prompt), apart=joined(plain.apart), maxima=()
+    )  # fmt: skip
+
+
+def _stage_s(probe: Prober, batch: Batch, shape: tuple[int, ...]) -> Floats:
+    """Seconds of an engine's one stage on the device."""
+    (_, stage), *_ = forward(probe.network, probe.plan, probe.engine, batch).stages
+    evaluation = Evaluation(stage.part, probe.price)
+    return np.broadcast_to(np.asarray(evaluation.cost(stage.part).seconds, float), shape)
 
 
 def speculated(
@@ -66,7 +94,7 @@ def speculated(
     own, apart = np.zeros(len(tokens)), plain.apart
     if speculation.draft is not None and not speculation.draft.shared:
         probe = _draft_prober(speculation.draft, plan, engine, price)
-        own = probe.stages(probe.batch(tokens), tokens.shape)[0]
+        own = _stage_s(probe, probe.batch(tokens), tokens.shape)
         apart = _with_draft(plain, probe, most)
     # The host works once a pass: what it takes is in the decodes' prices, and for prompts in those of their rows.
     prompts = plain.base[0, :, 0] + in_ps(own + _heads(network, plan, engine, price))
@@ -125,14 +153,13 @@ def _mixed(
     left = np.maximum(points[:, None] - n, 0.0)
     probe = Prober(network, replace(plan, speculation=None), engine, price)
     one = np.ones(1)
-    launch = probe.stages(probe.prompts(one, probe.views[0], one, one), one.shape) - probe.stages(
-        probe.batch(one, 0.0, 1.0), one.shape
-    )
+    first = probe.prompts(one, probe.views[0], one, one)
+    launch = _stage_s(probe, first, one.shape) - _stage_s(probe, probe.batch(one, 0.0, 1.0), one.shape)
     best = np.full(left.shape, np.inf)
     most_rows = max(g.tokens * most.tokens + (1 + g.candidates) * n[-1] for g in speculation.guesses)
     wide = TOKENS.points(int(most_rows) + 1).astype(float)
     wide[0] = 1.0
-    layers = probe.stages(probe.batch(wide), wide.shape)[0]
+    layers = _stage_s(probe, probe.batch(wide), wide.shape)
     for guess in speculation.guesses:
         # All tokens of the pass, where the prompts' are there as often as the decodes take tokens from it.
         checked = (1 + guess.candidates) * n
@@ -141,29 +168,20 @@ def _mixed(
         prompts += np.where(left > 0, np.interp(guess.tokens * left, points, own), 0.0)
         # A call of prompts' attention is launched once a pass; the tables count it once an iteration.
         prompts -= np.where(left > 0, (guess.tokens - 1) * launch * engine.mixed_attention, 0.0)
-        best = np.minimum(best, (prompts + _alone(network, plan, engine, price, speculation, guess, n)) / guess.tokens)
+        best = np.minimum(best, (prompts + _alone(probe, speculation, guess, n)) / guess.tokens)
     least = np.minimum(n, len(plain.head) - 1).astype(int)
     found: Ints = in_ps(best) - plain.head[least]
     return found
 
 
-def _alone(
-    network: Network,
-    plan: ServePlan,
-    engine: ServeEngine,
-    price: Pricer,
-    speculation: Speculation,
-    guess: Guess,
-    n: Floats,
-) -> Floats:
+def _alone(probe: Prober, speculation: Speculation, guess: Guess, n: Floats) -> Floats:
     """Seconds of a pass of ``n`` decodes without the target's attention; the draft's is to contexts of a token."""
-    one = replace(plan, speculation=replace(speculation, guesses=(guess,)))
+    plan = replace(probe.plan, speculation=replace(speculation, guesses=(guess,)))
     batch = Batch(n, n, decode_sequences=n, decode_context=n)
-    made = iteration(network, one, engine, batch)
-    whole = guess.tokens * np.broadcast_to(np.asarray(Evaluation(made.tree, price).seconds(), float), n.shape)
-    probe = Prober(network, replace(plan, speculation=None), engine, price)
-    checked = replace(verified(batch, guess, engine), sequences=0.0)
-    attention: Floats = (probe.stages(checked, n.shape) - probe.stages(probe.batch(checked.tokens), n.shape))[0]
+    made = iteration(probe.network, plan, probe.engine, batch)
+    whole = guess.tokens * np.broadcast_to(np.asarray(Evaluation(made.tree, probe.price).seconds(), float), n.shape)
+    checked = replace(verified(batch, guess, probe.engine), sequences=0.0)
+    attention = _stage_s(probe, checked, n.shape) - _stage_s(probe, probe.batch(checked.tokens), n.shape)
     return whole - attention
 
 

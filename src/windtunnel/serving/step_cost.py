@@ -7,6 +7,9 @@ factor. Each part is tabulated on the axes of :mod:`windtunnel.serving.knots` by
 part by part for each group of like pipeline stages, since a stage lasts as long as the slower of device and host.
 Between two points times are straight lines; a lookup is within 0.5 % of the tree (tests/serving/test_step_cost.py;
 latent attention within 1.2 % where pieces of a prompt are a token or two after a long context).
+
+Where a tree has work side by side it lasts as long as the largest of a few sums over that work (:mod:`.side_by_side`):
+each is a row of the tables, and a lookup takes the largest of each region's rows.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.serving.knots import CONTEXT, KEYS, PROMPT, SEQUENCES, STATES, TOKENS, Ints
 from windtunnel.serving.outcome import PS
+from windtunnel.serving.side_by_side import Region, largest, regions, rows
 
 Floats = NDArray[np.float64]
 
@@ -40,18 +44,21 @@ MIX_BITS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepCost:
-    """Picoseconds of an iteration of one attention-data-parallel rank, over G groups of like stages and W windows.
+    """Picoseconds of an iteration of one attention-data-parallel rank, over G groups of like stages, R rows of the
+    tables (as many, unless there is work side by side) and W windows.
 
     ``windows`` [W]: the views of the context that attention layers have (0: all of it; < 0: chunks), in the order of
     the tables. ``copies`` [G]: stages of a group. ``issue`` [G, 2]: host time a stage,
-    of iterations without and with prompts. ``base`` [G, tokens, states];
+    of iterations without and with prompts. ``base`` [R, tokens, states];
     ``head`` [sequences] (in the last group); ``sends`` [tokens]; ``schedule`` [sequences] of the host;
-    ``decode`` [G, W, sequences, contexts, 2]: time at a point and its growth a token. A prompt's attention is
-    ``waves`` [G, W, tokens], at the longest context, times the share of it in ``prompt`` [G, W, tokens, keys, spread],
+    ``decode`` [R, W, sequences, contexts, 2]: time at a point and its growth a token. A prompt's attention is
+    ``waves`` [R, W, tokens], at the longest context, times the share of it in ``prompt`` [R, W, tokens, keys, spread],
     which is interpolated: the waves' jumps are in the first. ``apart``, shaped as ``prompt`` or with no views, is what
     prompts add outside the attention call, which ``mixed``, 2^20 times the stretch, does not reach.
     ``overlapped``: the host prepares an iteration while the device runs the last one. ``eager``: unfused attention.
-    ``by_decodes``: the second axis of ``base`` counts the sequences that decode, not those whose states move.
+    ``maxima``: for each group how many rows each of its regions has, of which the largest counts; a group's time is
+    the sum over its regions. Empty: one row a group. ``by_decodes``: the second axis of ``base`` counts the sequences
+    that decode, not those whose states move.
     """
 
     windows: tuple[int, ...]
@@ -68,21 +75,79 @@ class StepCost:
     mixed: int
     overlapped: bool
     eager: bool
+    maxima: tuple[tuple[int, ...], ...] = ()
     by_decodes: bool = False
+
+    @property
+    def ends(self) -> Ints:
+        """[R]: 2 where a row is the last of its group, else 1 where it is the last of its region, else 0."""
+        found: list[int] = []
+        for group in self.maxima or ((1,),) * len(self.copies):
+            for n in group:
+                found += [*[0] * (n - 1), 1]
+            found[-1] = 2
+        return np.array(found, np.int64)
+
+    def by_group(self, values: Floats) -> Floats:
+        """[G, ...] of values [R, ...]: of each region the largest, of a group the sum."""
+        if not self.maxima:
+            return values
+        found, row = [], 0
+        for group in self.maxima:
+            total = 0.0 * values[0]
+            for n in group:
+                total = total + values[row : row + n].max(axis=0)
+                row += n
+            found.append(total)
+        return np.stack(found)
 
 
 class Prober:
-    """Prices batches part by part: device seconds of each group of stages."""
+    """Prices batches part by part: device seconds of each row of the tables."""
 
     def __init__(self, network: Network, plan: ServePlan, engine: ServeEngine, price: Pricer) -> None:
         self.network, self.plan, self.engine, self.price = network, plan, engine, price
         self.views: tuple[int, ...] = _views(network)
+        made = iteration(network, plan, engine, _everything(self.views))
+        self.regions = [regions(Evaluation(made.tree, price), s.part) for _, s in made.stages]
+        if any(self.regions):
+            self.regions = self._needed()
+
+    def _needed(self) -> list[list[Region]]:
+        """The regions without the rows that are nowhere the largest: of no part of an iteration, and so of no sum of
+        parts. Seen on a coarse grid."""
+        tokens, n = np.geomspace(1, 1 << 17, 60), np.geomspace(1, 4096, 16)[:, None]
+        context, keys = n * np.geomspace(1, 1 << 17, 16), np.geomspace(1, 1 << 16, 12)[:, None]
+        parts = [self.stages(self.batch(tokens), tokens.shape)]
+        for view in self.views:
+            seen = self.stages(self.decodes(n, view, context), context.shape)
+            parts.append(seen - self.stages(self.batch(n, 0.0, n), context.shape))
+            asked = self.prompts(tokens, view, tokens * keys, keys + tokens / 2)
+            shape = (len(keys), len(tokens))
+            parts.append(self.stages(asked, shape) - self.stages(self.batch(tokens, 0.0, 1.0), shape))
+        values = np.concatenate([p.reshape(len(p), -1) for p in parts], axis=1)
+        found: list[list[Region]] = []
+        row = 0
+        for group in self.regions:
+            row += 1  # what runs in turn
+            found.append([])
+            for region in group:
+                found[-1].append(Region(region.resources, tuple(largest(values[row : row + len(region.kept)]))))
+                row += len(region.kept)
+        return found
+
+    @property
+    def maxima(self) -> tuple[tuple[int, ...], ...]:
+        """As in :class:`StepCost`."""
+        return tuple((1, *(len(r.kept) for r in g)) for g in self.regions) if any(self.regions) else ()
 
     def stages(self, batch: Batch, shape: tuple[int, ...]) -> Floats:
-        """[G, *shape] seconds of one stage of each group."""
+        """[R, *shape] seconds of one stage of each group, row by row."""
         made = iteration(self.network, self.plan, self.engine, batch)
         evaluation = Evaluation(made.tree, self.price)
-        found = [evaluation.cost(sync.part).seconds for _, sync in made.stages]
+        found: list[Value] = []
+        for (_, sync), known in zip(made.stages, self.regions, strict=True):
+            found += rows(evaluation, sync.part, known)
         return np.stack([np.broadcast_to(np.asarray(f, float), shape) for f in found])
 
     def batch(self, tokens: Value, sequences: Value = 0.0, states: Value = 0.0) -> Batch:
@@ -99,6 +164,13 @@ class Prober:
         zero = 0.0 * n
         windows = {w: (0.0, 0.0, context if w == view else zero) for w in self.views if w}
         return Batch(n, 0.0, decode_sequences=n, decode_context=context if view == 0 else zero, windows=windows)
+
+
+def _everything(views: tuple[int, ...]) -> Batch:
+    """A batch with some of everything."""
+    few = 4.0
+    windows = {w: (few, few, few) for w in views if w}
+    return Batch(2 * few, few, few, few, few, few, few, windows, sequences_in_prefill=1.0)
 
 
 def _views(network: Network) -> tuple[int, ...]:
@@ -169,6 +241,7 @@ def compile_step(
         mixed=round(engine.mixed_attention * (1 << MIX_BITS)),
         overlapped=engine.asynchronous,
         eager=eager,
+        maxima=probe.maxima,
     )
 
 
@@ -195,7 +268,7 @@ def _schedule(probe: Prober, sequences: Floats) -> Value:
 
 
 def _decode_table(probe: Prober, most_sequences: int, most_context: int) -> Ints:
-    """[G, W, sequences, contexts, 2] time and growth. The first view holds what depends on the sequences alone."""
+    """[R, W, sequences, contexts, 2] time and growth. The first view holds what depends on the sequences alone."""
     n = SEQUENCES.points(most_sequences).astype(float)[:, None]
     context = CONTEXT.points(most_context).astype(float)[None, :]
     shape = (n.shape[0], context.shape[1])
@@ -221,7 +294,7 @@ def _prompt_grid(most_tokens: int, longest: int, eager: bool) -> tuple[Floats, F
 
 
 def prompt_table(probe: Prober, most_tokens: int, longest: int, eager: bool) -> Floats:
-    """[G, W, tokens, keys, spread] picoseconds. The first view holds what depends on the tokens alone."""
+    """[R, W, tokens, keys, spread] picoseconds. The first view holds what depends on the tokens alone."""
     tokens, keys, read = _prompt_grid(most_tokens, longest, eager)
     shape, flat = np.broadcast_shapes(tokens.shape, keys.shape, read.shape), tokens.shape
     alone = probe.stages(probe.batch(tokens, 0.0, 1.0), flat)
@@ -236,7 +309,7 @@ def prompt_table(probe: Prober, most_tokens: int, longest: int, eager: bool) -> 
 
 
 def _waves(probe: Prober, most_tokens: int, longest: int) -> Floats:
-    """[G, W, tokens] picoseconds that prompt tokens add where each meets the most keys."""
+    """[R, W, tokens] picoseconds that prompt tokens add where each meets the most keys."""
     tokens = TOKENS.points(2 * most_tokens).astype(float)
     tokens[0] = 1.0
     keys = float(KEYS.points(longest)[-1])
@@ -251,7 +324,7 @@ def _waves(probe: Prober, most_tokens: int, longest: int) -> Floats:
 def _inside(
     network: Network, plan: ServePlan, engine: ServeEngine, price: Pricer, most_tokens: int, longest: int
 ) -> Floats:
-    """[G, 1, tokens, keys, spread] picoseconds of a prompt's attention call alone: what is twice as long beside a
+    """[R, 1, tokens, keys, spread] picoseconds of a prompt's attention call alone: what is twice as long beside a
     decode whose call stretches twofold, less that decode. (Latent attention expands its keys outside the call.)"""
     tokens, keys, read = _prompt_grid(most_tokens, longest, False)
     shape = np.broadcast_shapes(tokens.shape, keys.shape, read.shape)

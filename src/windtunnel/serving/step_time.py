@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from windtunnel.serving.knots import CONTEXT, KEYS, PROMPT, SEQUENCES, STATES, TOKENS, Axis
+from windtunnel.serving.replica import NEVER
 from windtunnel.serving.step_cost import MIX_BITS, SPREAD, SQUARE, StepCost
 
 
@@ -36,7 +38,7 @@ class StepTimes:
     and ``most_prompt_tokens`` of prompts."""
 
     __slots__ = (
-        "_apart", "_base", "_by_decodes", "_copies", "_decode", "_eager", "_flat", "_head", "_issue", "_mixed",
+        "_apart", "_base", "_by_decodes", "_copies", "_decode", "_eager", "_ends", "_flat", "_head", "_issue", "_mixed",
         "_overlapped", "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups",
         "most_prompt_tokens", "most_tokens", "views",
     )  # fmt: skip
@@ -50,11 +52,12 @@ class StepTimes:
             for a in (cost.base, cost.head, cost.decode, cost.prompt, cost.apart, cost.waves, cost.sends, cost.schedule)
         )
         self._shapes = cost.base.shape, cost.decode.shape, cost.prompt.shape, cost.waves.shape[2]
+        self._ends: list[int] = cost.ends.tolist()
         self._copies, self._issue = cost.copies.tolist(), cost.issue.tolist()
         self._mixed, self._overlapped, self._eager = cost.mixed, cost.overlapped, cost.eager
         self._by_decodes = cost.by_decodes
         self._spread = (SQUARE if cost.eager else SPREAD).tolist()
-        self._flat: dict[int, tuple[int, int, int]] = {}
+        self._flat: dict[int, tuple[list[int], int, int]] = {}
         self.most_tokens = _largest(TOKENS, min(cost.base.shape[1], len(cost.sends)))
         self.most_prompt_tokens = min(_largest(PROMPT, cost.prompt.shape[2]), _largest(TOKENS, cost.waves.shape[2]))
 
@@ -62,52 +65,89 @@ class StepTimes:
         """(from its start to its end, until the first stage is free for the next batch) in picoseconds."""
         tokens = work.decodes + work.prompt
         sampled = work.decodes + work.finished
-        total = slowest = 0
-        last = self.groups - 1
-        for g in range(self.groups):
-            device = self._tokens(g, tokens, work.decodes if self._by_decodes else work.decodes + work.prompts)
-            if g == last:
-                device += self._head[sampled]
+        total = slowest = group = device = longest = 0
+        for row, end in enumerate(self._ends):
+            time = self._tokens(row, tokens, work.decodes if self._by_decodes else work.decodes + work.prompts)
             attention = 0
             if work.decodes:
-                attention += self._decodes(g, work)
+                attention += self._decodes(row, work)
             if work.prompt:
-                attention += self._prompts(self._prompt, g, work)
+                attention += self._prompts(self._prompt, row, work)
                 if work.decodes:
                     attention = (attention * self._mixed) >> MIX_BITS
                 if self._apart:
-                    attention += self._prompts(self._apart, g, work)
-            device = max(device + attention, self._issue[g][work.prompt > 0])
-            total += self._copies[g] * device
+                    attention += self._prompts(self._apart, row, work)
+            time += attention
+            if time > longest:
+                longest = time
+            if not end:
+                continue
+            device += longest
+            longest = 0
+            if end < 2:
+                continue
+            if group == self.groups - 1:
+                device += self._head[sampled]
+            device = max(device, self._issue[group][work.prompt > 0])
+            total += self._copies[group] * device
             slowest = max(slowest, device)
+            group += 1
+            device = 0
         total += self._interpolated(self._sends, TOKENS, tokens)
         host = self._schedule[sampled]
         return (max(total, host) if self._overlapped else total + host), slowest
 
-    def line(self, decodes: int, contexts: list[int], view: int) -> tuple[int, int, int]:
-        """(time now, growth for each context token, tokens left before the line bends) of one view's decode attention
-        in an engine without pipeline stages."""
-        _, _, rows, points, _ = self._shapes[1]
-        context = contexts[view]
-        i, low, high = _cell(CONTEXT, context)
-        at = 2 * ((view * rows + _cell(SEQUENCES, decodes)[0]) * points + i)
-        growth = self._decode[at + 1]
-        return self._decode[at] + growth * (context - low), growth, high - context
+    def stretch(self, decodes: int, contexts: Sequence[int], climbs: Sequence[int]) -> tuple[int, int, int, int, int]:
+        """(device time, its growth an iteration, host time added, device time at least, iterations before a line
+        bends) of ``decodes`` alone whose contexts climb so in each view, in an engine without pipeline stages."""
+        most = NEVER
+        cells = []
+        for context, climb in zip(contexts, climbs, strict=True):
+            i, low, high = _cell(CONTEXT, context)
+            cells.append((i, context - low, climb))
+            if climb > 0:
+                most = min(most, (high - context - 1) // climb + 1)
+        flat, added, floor = self._beside_attention(decodes)
+        _, views, rows, points, _ = self._shapes[1]
+        start, across = _cell(SEQUENCES, decodes)[0] * points, rows * points
+        device, slope = self._head[decodes], 0
+        region: list[tuple[int, int]] = []
+        for row, end in enumerate(self._ends):
+            at, growth, here = flat[row], 0, 2 * (start + row * views * across)
+            for i, beyond, climb in cells:
+                grows = self._decode[here + 2 * i + 1]
+                at += self._decode[here + 2 * i] + grows * beyond
+                growth += grows * climb
+                here += 2 * across
+            if region or not end:
+                region.append((at, growth))
+            if not end:
+                continue
+            if region:
+                at, growth = max(region)
+                for other, grows in region:
+                    if grows > growth:  # it is longer than this one from then on
+                        most = min(most, (at - other) // (grows - growth) + 1)
+                region = []
+            device += at
+            slope += growth
+            if end == 2:
+                break
+        return device, slope, added, floor, most
 
-    def flat(self, decodes: int) -> tuple[int, int, int]:
-        """(device time beside attention, host time added, device time at least) of ``decodes`` alone, in an engine
-        without pipeline stages."""
+    def _beside_attention(self, decodes: int) -> tuple[list[int], int, int]:
+        """(each row's time, host time added, device time at least) of ``decodes`` without attention and head."""
         found = self._flat.get(decodes)
         if found is None:
-            device = self._tokens(0, decodes, decodes) + self._head[decodes]
+            device = [self._tokens(row, decodes, decodes) for row in range(len(self._ends))]
             host, issue = self._schedule[decodes], self._issue[0][0]
             found = (device, 0, max(issue, host)) if self._overlapped else (device, host, issue)
             self._flat[decodes] = found
         return found
 
-    def _tokens(self, group: int, tokens: int, states: int) -> int:
+    def _tokens(self, row: int, tokens: int, states: int) -> int:
         _, rows, columns = self._shapes[0]
-        start = group * rows * columns
+        start = row * rows * columns
         if columns == 1:
             return self._interpolated(self._base, TOKENS, tokens, start)
         column, low, high = _cell(STATES, states)
@@ -123,10 +163,10 @@ class StepTimes:
         a, b = int(table[start + i * stride]), int(table[start + (i + 1) * stride])
         return a + (b - a) * (value - low) // (high - low)
 
-    def _decodes(self, group: int, work: Work) -> int:
+    def _decodes(self, row: int, work: Work) -> int:
         _, views, rows, points, _ = self._shapes[1]
         table = self._decode
-        row = group * views * rows + _cell(SEQUENCES, work.decodes)[0]
+        row = row * views * rows + _cell(SEQUENCES, work.decodes)[0]
         total = 0
         for context in work.contexts:
             i, low, _ = _cell(CONTEXT, context)
@@ -135,14 +175,14 @@ class StepTimes:
             row += rows
         return int(total)
 
-    def _prompts(self, table: memoryview, group: int, work: Work) -> int:
+    def _prompts(self, table: memoryview, row: int, work: Work) -> int:
         _, views, rows, columns, depth = self._shapes[2]
         tokens = work.prompt
         i, low, high = _cell(PROMPT, tokens)
         part = (tokens - low) / (high - low)
         total = 0.0
         assert work.pieces is not None
-        row = group * views
+        row *= views
         for pairs, read in work.pieces:
             keys = pairs / tokens
             column, left, right = _cell(KEYS, int(keys))

@@ -19,6 +19,8 @@ NEAR = 0.25
 """How far a prediction may be off to count as reproduced: of ln(ratio), or of an absolute quantity."""
 SOME = 0.1
 """Least share of ln(ratio) that a prediction must have to count as the right direction."""
+HAIR = 1e-9
+"""Of rounding, at these limits."""
 
 
 class Setup:
@@ -106,9 +108,9 @@ def verdict(claim: Claim, predicted: float) -> Verdict | None:
     if predicted <= 0:
         return "missed"
     shares = [math.log(predicted) / math.log(end) for end in ends if end > 0 and end != 1]
-    if any(1 - NEAR <= s <= 1 + NEAR for s in shares):
+    if any(1 - NEAR - HAIR <= s <= 1 + NEAR + HAIR for s in shares):
         return "reproduced"
-    return "direction" if shares and max(shares) >= SOME else "missed"
+    return "direction" if shares and max(shares) >= SOME - HAIR else "missed"
 
 
 def outcome(study: Study) -> dict[str, Any]:
@@ -142,4 +144,38 @@ def _row(claim: Claim) -> dict[str, Any]:
         "ratio": None if not middle else predicted / middle,
         "verdict": verdict(claim, predicted),
         "why": claim.why,
+    }
+
+
+def listed(study: Study) -> dict[str, Any]:
+    """A study as a list names it: nothing is run."""
+    published = plain(study.claim.published)
+    return {
+        "name": study.name,
+        "seed": study.seed,
+        "title": study.title,
+        "technique": study.technique,
+        "metric": study.claim.metric,
+        "published": list(published) if isinstance(published, tuple) else published,
+        "setup_stated": study.setup_stated,
+        "setup": {
+            name: {"value": plain(g), "provenance": g.provenance, "note": g.note}
+            for name, g in study.setup.given.items()
+        },
+    }
+
+
+def swept(study: Study) -> dict[str, Any]:
+    """The study's sweep, run: ``gain`` at each ``value`` of ``variable``."""
+    sweep = study.sweep
+    assert sweep is not None
+    values = plain(sweep.values)
+    return {
+        "name": study.name,
+        "title": study.title,
+        "variable": sweep.variable,
+        "metric": sweep.metric,
+        "logarithmic": sweep.logarithmic,
+        "values": list(values),
+        "gain": [float(sweep.gain(value)) for value in values],
     }

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from windtunnel.models.dtypes import BYTES
 from windtunnel.ops.pipeline import Schedule
 from windtunnel.ops.values import Value, minimum, where
-from windtunnel.parallel.sharding import Held
+from windtunnel.parallel.exchange import split, workers
+from windtunnel.parallel.held import Held
+from windtunnel.parallel.low_rank import kept_bytes
 from windtunnel.scenario.engines import TrainEngine
 from windtunnel.scenario.plan import TrainPlan
 
@@ -57,9 +59,20 @@ def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Sch
     else:
         weights = plan.weight_bytes * share(3, *trained)
         optimizer = (state + master) * share(1, *trained)
+    if held.subspaces is not None:
+        dense, expert = _states(held, plan)
+        optimizer = optimizer - state * share(1, *trained) + share(1, dense, expert)
     frozen = frozen_bytes(held, plan)
     weights = weights + share(3, frozen, 0.0)
     gradients = engine.gradient_bytes * share(2, *trained)
+    if plan.layerwise_update:
+        # Where micro-batches add up, all gradients are there at once.
+        gradients = where(plan.micro_batches <= 1, engine.gradient_bytes * held.largest, gradients)
+    if plan.offload_optimizer and (engine.offload_gradients or plan.streamed):
+        gradients = engine.gradient_bytes * held.largest
+    if plan.compression is not None:
+        # What a rank does not send now it adds to its next gradients.
+        gradients = gradients + plan.compression.buffer_bytes * _sent_by_one(held, plan)
     # Of the layers at work under zero 3, the part that other ranks own.
     others = (held.dense * (1 - 1 / dense_ranks) + held.expert * (1 - 1 / expert_ranks)) / layers
     at_once = minimum(engine.gathered_layers, 1.0 * layers)
@@ -71,6 +84,8 @@ def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Sch
         weights = at_once * (plan.weight_bytes * sum(trained) + frozen) / layers
     if plan.offload_optimizer:
         optimizer = 0.0
+    if plan.local is not None:
+        optimizer = optimizer + plan.local.buffer_bytes * share(1, *trained)
     if schedule.overlaps:
         copies = minimum(layout.pp, 2)
         weights, gradients = copies * weights, copies * gradients
@@ -79,6 +94,9 @@ def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Sch
     saved = held.saved * in_flight
     if plan.offload_activations:
         saved = 2 * held.saved / layers
+        if plan.streamed:
+            # Those of the next layer come piece by piece into the room that the layer at work gives up.
+            saved = where(held.transient > 0, 2 * held.layer_input, held.saved / layers)
     return Memory(
         weights=weights,
         gradients=gradients,
@@ -105,14 +123,37 @@ def frozen_bytes(held: Held, plan: TrainPlan) -> Value:
 def _sharing(plan: TrainPlan) -> tuple[Value, Value]:
     """Ranks over which (dense, expert) model states are sharded."""
     layout = plan.layout
+    if plan.local is not None:
+        (dense, _), (expert, _) = workers(plan)
+        return (dense.size if plan.hsdp is None else minimum(plan.hsdp, dense.size)), expert.size
     return (layout.dp * layout.cp if plan.hsdp is None else plan.hsdp), layout.edp
 
 
-def host_bytes(held: Held, plan: TrainPlan, tier: str = "cpu", in_flight: Value = 1.0) -> Value:
+def _states(held: Held, plan: TrainPlan) -> tuple[Value, Value]:
+    """Bytes of the optimizer's state of (dense, expert) parameters, unsharded, where it works in subspaces."""
+    assert held.subspaces is not None
+    each = (
+        kept_bytes(plan.optimizer, n, own) for n, own in zip((held.dense, held.expert), held.subspaces, strict=True)
+    )
+    (dense, dense_projectors), (expert, expert_projectors) = each
+    return dense + dense_projectors, expert + expert_projectors
+
+
+def _sent_by_one(held: Held, plan: TrainPlan) -> Value:
+    """Gradient elements that one rank compresses: its node's sum is divided among the node's ranks."""
+    total: Value = 0.0
+    for n, group in ((held.dense, plan.layout.dp_group), (held.expert, plan.layout.edp_group)):
+        inner, _ = split(group, plan.compression.node if plan.compression else 1)
+        total = total + n / inner.size
+    return total
+
+
+def host_bytes(held: Held, plan: TrainPlan, engine: TrainEngine, tier: str = "cpu", in_flight: Value = 1.0) -> Value:
     """Bytes that one rank keeps in its node's DRAM ("cpu") or storage ("nvme") because they were offloaded there.
 
     An offloaded optimizer takes an fp32 copy of the weights along (ZeRO-Offload, arXiv 2101.06840, section 4).
-    ``in_flight``: micro-batches whose activations wait for their backward pass.
+    Gradients wait there for the update where they leave the device for it (section 4.1); if layers are updated as soon
+    as they can be, one layer's do. ``in_flight``: micro-batches whose activations wait for their backward pass.
     """
     dense_ranks, expert_ranks = _sharing(plan)
     whole = held.dense + held.expert
@@ -126,4 +167,7 @@ def host_bytes(held: Held, plan: TrainPlan, tier: str = "cpu", in_flight: Value 
         total = total + (sharded if plan.zero == 3 else plan.weight_bytes * whole + frozen)
     if plan.offload_activations == tier:
         total = total + in_flight * held.saved
+    if plan.offload_optimizer and tier == "cpu" and (engine.offload_gradients or plan.streamed):
+        waiting = where(plan.micro_batches <= 1, held.largest, owned) if plan.streamed else owned
+        total = total + engine.gradient_bytes * waiting
     return total

@@ -199,6 +199,8 @@ def estimate_run(run: TrainingRun) -> RunEstimate:
     saves = run.checkpoints
     if saves is None:
         count = 1
+    elif saves.every_steps is not None:
+        count = math.ceil(run.steps / saves.every_steps)
     elif saves.every_s is None:
         count = _best_count(run)
     else:

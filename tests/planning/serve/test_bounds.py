@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windtunnel.cost import load_calibration
 from windtunnel.engine.fleet import prepare
 from windtunnel.engine.simulate import simulate_workload
 from windtunnel.planning.serve.bounds import _lines, bounds, floors
@@ -37,7 +36,7 @@ PLANS = (
 def made(plan: dict[str, Any], **work: Any) -> tuple[SimulateScenario, Workload, Sized]:
     scenario = simulate_scenario(read_options(SimulateOptions, {**plan, **work}))
     workload = build_workload(scenario.workload)
-    prepared = prepare(scenario, workload, load_calibration(scenario.cluster.accelerator, None))
+    prepared = prepare(scenario, workload)
     return scenario, workload, prepared["engine"][0][1]
 
 

@@ -34,6 +34,8 @@ MODELS = {
     "latent": {"model": "deepseek-v2-lite"},
     "unfused": {"model": "llama-2-7b", "engine": "transformers"},
     "stages": {"model": "llama-3.1-8b", "on": "4xa100-80gb-sxm", "pp": 4},
+    "pieces": {"model": "llama-3.1-8b", "on": "4xa100-80gb-sxm", "tp": 4, "techniques": ("nanoflow",)},
+    "pieces of windows": {"model": "gemma-2-9b", "techniques": ("nanoflow",)},
 }
 
 
@@ -114,7 +116,7 @@ def test_models(price_list: Prices, model: str) -> None:
         run_routed(random_spec(r, cost, r.choice(list(RULES))), random_load(r, 30), seed)
 
 
-@pytest.mark.parametrize("model", ["whole context", "windows", "stages"])
+@pytest.mark.parametrize("model", ["whole context", "windows", "stages", "pieces"])
 @pytest.mark.parametrize(("slots", "ranks"), [(1, 2), (2, 1), (4, 1), (2, 3)])
 def test_slots_and_ranks(price_list: Prices, model: str, slots: int, ranks: int) -> None:
     r = Random(f"{model} {slots} {ranks}")

@@ -5,6 +5,8 @@ Defaults of missing keys are those of the reference classes in transformers 4.57
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from windtunnel.models.families.common import (
     MAX_HEADS,
     Heads,
@@ -22,6 +24,7 @@ from windtunnel.models.families.common import (
     wide_norms,
     windows,
 )
+from windtunnel.models.families.gpt import gpt2
 from windtunnel.models.families.llama import gated_mlp, qwen_windows
 from windtunnel.models.network import MLP, Block, Network, Norm
 from windtunnel.models.reader import Reader
@@ -46,6 +49,18 @@ def mixtral(r: Reader) -> Network:
         tied=False,
         max_positions=r.size("max_position_embeddings", default=131072),
     )
+
+
+def gpt_moe(r: Reader) -> Network:
+    """GPT-2 with experts in place of the MLPs of every ``decoder_sparse_step``-th layer (GShard's and DeepSpeed-MoE's
+    decoders; the key names are this package's)."""
+    dense = gpt2(r)
+    experts = read_experts(r, "num_experts", default=8)
+    mlp = dense.blocks[0].ffn
+    assert isinstance(mlp, MLP)
+    moe, sparse = read_moe(r, mlp, experts, read_top_k(r, 1)), is_sparse(r)
+    blocks = stack(map(sparse, range(dense.layers)), lambda s: replace(dense.blocks[0], ffn=moe if s else mlp))
+    return replace(dense, blocks=blocks)
 
 
 def qwen2_moe(r: Reader) -> Network:

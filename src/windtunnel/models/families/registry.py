@@ -20,6 +20,7 @@ MODEL_TYPES: dict[str, Build] = {
     "gemma3_text": llama.gemma3_text,
     "glm4_moe": moe.glm4_moe,
     "gpt2": gpt.gpt2,
+    "gpt_moe": moe.gpt_moe,
     "gpt_neox": gpt.gpt_neox,
     "gpt_oss": moe.gpt_oss,
     "gptj": gpt.gptj,

@@ -11,6 +11,7 @@ from windtunnel.planning.serve.question import Question
 from windtunnel.planning.serve.search import Entry, Outcome, Run
 from windtunnel.planning.serve.space import Design
 from windtunnel.planning.serve.work import Job
+from windtunnel.scenario.options import WORDS
 
 PARETO_AXES = ("cost_usd_per_million_tokens", "ttft_s", "tpot_s")
 """Smaller is better; of TTFT and TPOT the percentile that is held to the SLO."""
@@ -34,6 +35,7 @@ def described(question: Question, design: Design, finding: Mapping[str, Any]) ->
     used = design.accelerators(counts)
     own = design.plan(machine, counts)
     plan = {"model": question.asked.model, **_defaults(design, finding["plan"]), **own, **question.fixed}
+    plan = {WORDS.get(k, k): v for k, v in plan.items()}
     if finding["rate"] != question.rate or question.objective == "throughput":
         plan["rate"] = finding["rate"]
     percentiles = {m: finding[m] for m in ("ttft_s", "tpot_s", "e2e_s")}

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from windtunnel.cost import load_calibration
-from windtunnel.cost.calibration import Calibration
 from windtunnel.engine.fleet import Prepared, prepare, price_list_of
 from windtunnel.engine.simulate import simulate_workload
 from windtunnel.ops.fold import Pricer
@@ -66,10 +64,9 @@ class Bench:
             # On the whole cluster, so that links between engines are those of many nodes.
             plan = {**design.plan(q.machines[design.machine], [1] * len(keys)), "on": q.machines[design.machine].on}
             scenario = simulate_scenario(q.options(plan))
-            calibration = load_calibration(scenario.cluster.accelerator, scenario.options.calibration)
             missing = [(n, role) for n, (_, role, _) in enumerate(keys) if role not in known]
-            costs = {role: self._cost(design, n, role, calibration) for n, role in missing}
-            known = dict(prepare(scenario, q.workload, calibration, known, costs))
+            costs = {role: self._cost(design, n, role) for n, role in missing}
+            known = dict(prepare(scenario, q.workload, known, costs))
         for key in keys:
             self._prepared[key] = known[key[1]]
             self._prepared.move_to_end(key)
@@ -77,7 +74,7 @@ class Bench:
             self._prepared.popitem(last=False)
         return known
 
-    def _cost(self, design: Design, number: int, role: Role, calibration: Calibration) -> StepCost:
+    def _cost(self, design: Design, number: int, role: Role) -> StepCost:
         """One price list for all settings of a layout: making it takes longer than a short simulation. ``number``: of
         the engine in the design."""
         q, engine = self.question, design.engines[number]
@@ -90,7 +87,7 @@ class Bench:
                 engines[number] = replace(engine, chunk=chunk, max_batch=max_batch)
                 plan = Design(design.machine, tuple(engines)).plan(machine, [1] * len(engines))
                 scenarios.append(simulate_scenario(q.options({**plan, "on": machine.on})))
-            self._costs[key] = price_list_of(role, scenarios, q.workload, calibration)
+            self._costs[key] = price_list_of(role, scenarios, q.workload)
             if len(self._costs) > KEPT:
                 self._costs.popitem(last=False)
         self._costs.move_to_end(key)

@@ -52,7 +52,7 @@ def floors(cost: StepCost) -> Floors:
     """From the tables of an engine."""
     tokens = TOKENS.points(1 << 40)[: cost.base.shape[1]].astype(float)
     tokens[0] = 1.0
-    base = cost.base.min(axis=2) / PS  # [G, tokens]
+    base = cost.by_group(cost.base.min(axis=2) / PS)  # [G, tokens]
     host = 0.0 if cost.overlapped else float(cost.schedule.min()) / PS
     latency = (cost.copies[:, None] * base).sum(axis=0) + cost.sends / PS + host
     # The next batch follows when the slowest stage is free: no sooner than any one of them.
@@ -62,7 +62,7 @@ def floors(cost: StepCost) -> Floors:
     least = max(float(latency.min()), issue + host, float(cost.schedule.min()) / PS if cost.overlapped else 0.0)
     points = CONTEXT.points(1 << 40)[: cost.decode.shape[3]].astype(float)
     per_token = np.zeros(len(cost.copies))
-    if cost.windows[0] == 0 and len(points) > 1:
+    if cost.windows[0] == 0 and len(points) > 1 and not cost.maxima:  # beside other work it may add nothing
         # Of the whole context: the time at each point over the context of the next, for any number of sequences.
         seen = cost.decode[:, 0, :, :, 0] / PS
         growth = cost.decode[:, 0, :, -1, 1] / PS

@@ -11,11 +11,11 @@ from typing import Any
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware import parse_cluster
 from windtunnel.hardware.machine import Cluster
-from windtunnel.models import load_network
 from windtunnel.models.network import Network
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.plan_options import PlanServeOptions
-from windtunnel.scenario.serve import check_served
+from windtunnel.scenario.registry import techniques_of
+from windtunnel.scenario.serve import served_network
 from windtunnel.scenario.simulate import simulate_scenario
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.text import shown
@@ -26,7 +26,7 @@ from windtunnel.serving.workload.requests import Workload
 SEARCHED = ("tp", "pp", "dp", "ep", "replicas", "engine", "precision", "kv_precision", "chunk", "max_batch")
 """Options of ``simulate`` that a plan decides, beside the cluster and the pools."""
 
-ASIDE = ("deployment", "percentile", "objective", "budget", "top", "workers", "store", "export")
+ASIDE = ("deployment", "percentile", "objective", "budget", "top", "workers", "store", "export", "tries")
 """Options that ``simulate`` does not have."""
 
 _FOUND = ("fleet", "prefill", "decode", "autoscale", "replay")
@@ -116,8 +116,7 @@ def read_question(options: PlanServeOptions, narrowed: Mapping[str, tuple[Any, .
         asked = slo(options.slo)
         given = {"ttft_s": asked.ttft_s, "tpot_s": asked.tpot_s, "e2e_s": asked.e2e_s}
         limits = {metric: limit for metric, limit in given.items() if limit is not None}
-    network = load_network(options.model)
-    check_served(network)
+    network = served_network(options, techniques_of(options, "simulate"))
     machines = tuple(Machine(on, parse_cluster(on, dict(options.set))) for on in dict.fromkeys(options.on))
     fixed = {
         name: value

@@ -24,9 +24,10 @@ from windtunnel.planning.train.grid import HOST, LATE, MEMORY, SAME
 from windtunnel.planning.train.keep import Goal, Keep, Row, least_memory, order
 from windtunnel.planning.train.obvious import first_thought, why_it_lost
 from windtunnel.scenario.checks import has_experts
-from windtunnel.scenario.options import TrainOptions, read_options
+from windtunnel.scenario.options import WORDS, TrainOptions, read_options
 from windtunnel.scenario.plan_options import TRAIN_SEARCHED, PlanTrainOptions
 from windtunnel.scenario.plans import PlanResult
+from windtunnel.scenario.registry import requested, techniques_of
 from windtunnel.scenario.results import TrainResult
 from windtunnel.scenario.train import train_scenario, usual_sequence
 from windtunnel.training.schedules import get_schedule
@@ -91,7 +92,7 @@ def plan_train(
         ScenarioError: the request is wrong.
     """
     started = perf_counter()
-    options = _with_goal(options)
+    options = _with_goal(_as_techniques_ask(options))
     limit = None if options.objective != "cluster" else _step_limit(options)
     question = Question(options, dict(narrowed or {}), Goal(options.objective, limit), options.top, bool(options.store))
     searched = _search(question, progress)
@@ -102,6 +103,15 @@ def plan_train(
     if not answers:
         result = _nearest(result, question, searched, progress)
     return replace(result, seconds=perf_counter() - started)
+
+
+def _as_techniques_ask(options: PlanTrainOptions) -> PlanTrainOptions:
+    """With what techniques settle of the options that are searched."""
+    used = techniques_of(options, "train")
+    if not used:
+        return options
+    wanted = requested(options, used)
+    return read_options(PlanTrainOptions, {name: getattr(wanted, name) for name in wanted.model_fields_set})
 
 
 def _with_goal(options: PlanTrainOptions) -> PlanTrainOptions:
@@ -216,7 +226,7 @@ def _plan(axes: Axes, row: Row) -> dict[str, Any]:
         shown.pop("schedule")
     if row["tp"] == 1:
         shown.pop("sequence_parallel")
-    own = {k: v for k, v in options.items() if k not in ("model", "on", "set")}
+    own = {WORDS.get(k, k): v for k, v in options.items() if k not in ("model", "on", "set")}
     return {"plan": own, "command": command_line("train", shown)}
 
 
@@ -338,7 +348,7 @@ def _host_missed(axes: Axes, row: Row) -> dict[str, Any]:
     """What a plan lacks of its nodes' memory or drives."""
     scenario = train_scenario(read_options(TrainOptions, options_of(axes, row)))
     schedule = get_schedule(scenario.plan.schedule)
-    step = training_step(axes.network, scenario.plan, axes.engine, schedule, axes.cluster.levels[0].domain)
+    step = training_step(axes.network, scenario.plan, scenario.engine, schedule, axes.cluster.levels[0].domain)
     name, needed, have = max(host_needs(scenario, step, schedule), key=lambda need: need[1] / need[2])
     return _missed(f"{name.replace(' ', '_')}_bytes", needed, have)
 

@@ -29,6 +29,7 @@ from windtunnel.planning.train.grid import HOST, MEMORY, NAMES, SAME, Grid, Key,
 from windtunnel.planning.train.group import Cells, Group
 from windtunnel.planning.train.steps import Layers, Priced, remembering
 from windtunnel.scenario.checks import has_experts
+from windtunnel.scenario.engines import TrainEngine
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import TrainOptions, read_options
 from windtunnel.scenario.plan import TrainPlan
@@ -121,7 +122,7 @@ class Pricer:
             sizes.pop("etp")
         fields = {"precision": key.precision, "offload": key.offload, "sequence_parallel": key.sequence_parallel}
         asked = {**self.axes.fixed(), **sizes, **fields, "pp": key.pp, "recompute": key.recompute}
-        return train_scenario(read_options(TrainOptions, asked))
+        return train_scenario(read_options(TrainOptions, asked), rewritten=True)
 
     def _of_zero(
         self, key: Key, base: TrainScenario, grid: Grid, zero: int, legal: Mask, hsdp: Array | None,
@@ -195,7 +196,7 @@ class Pricer:
         fitting = cells.take(fits)
         refused.add(MEMORY, len(fitting) - int(np.count_nonzero(fitting)))
         if key.offload:
-            both = fitting & cells.take(self._host_fits(plan, priced.step, schedule))
+            both = fitting & cells.take(self._host_fits(plan, engine, priced.step, schedule))
             refused.add(HOST, int(np.count_nonzero(fitting) - np.count_nonzero(both)))
             fitting = both
         inside = cells.some(fitting)
@@ -211,14 +212,14 @@ class Pricer:
             energy=flat.energy if flat else lambda _, __: none,
         )
 
-    def _host_fits(self, plan: TrainPlan, step: Step, schedule: Schedule) -> Mask:
+    def _host_fits(self, plan: TrainPlan, engine: TrainEngine, step: Step, schedule: Schedule) -> Mask:
         """Whether what is offloaded finds room in the nodes."""
         sharers = np.minimum(self.cluster.node_size, plan.layout.world)
         pp, n, v = plan.layout.pp, plan.micro_batches, plan.virtual_stages
         fits: Mask = np.ones((1,) * len(NAMES), bool)
         for tier, memory in (("cpu", self.cluster.dram), ("nvme", self.cluster.nvme)):
             for h in step.held:
-                each = host_bytes(h, plan, tier, schedule.in_flight(h.layers.index, pp, n, v))
+                each = host_bytes(h, plan, engine, tier, schedule.in_flight(h.layers.index, pp, n, v))
                 fits = fits & (each * sharers <= memory.capacity_bytes)
         return fits
 

@@ -49,7 +49,7 @@ class Prices(Structure):
     """``struct prices``."""
 
     _fields_ = [
-        *_all(c_void_p, "base head sends schedule copies issue decode waves prompt apart spread"),
+        *_all(c_void_p, "base head sends schedule copies issue ends decode waves prompt apart spread"),
         *_all(c_int64, "groups base_rows base_columns head_points decode_rows decode_points"),
         *_all(c_int64, "wave_points prompt_rows prompt_columns spread_points mixed overlapped eager by_decodes"),
     ]

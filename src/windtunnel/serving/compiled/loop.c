@@ -84,6 +84,27 @@ static inline void fly_once(struct engine *e, struct slot *slot, int64_t now)
     slot->flight = (struct flight){.start = now, .added = longest, .steps = 1, .end = now + longest};
 }
 
+/* Device time of an iteration of decodes and its growth an iteration, by one row of the price list. */
+struct pace {
+    int64_t at, growth;
+};
+
+/* `limit`: at most as many iterations as go by before the row's line bends. */
+static inline struct pace pace_of(const struct engine *e, const struct lane *lane, int64_t row, int64_t *limit)
+{
+    const int64_t n = lane->n;
+    struct pace pace = {token_time(&e->s.prices, row, n, n), 0};
+    for (int64_t v = 0; v < e->s.views; v++) {
+        const int64_t context = lane->views[v].context, climb = lane->views[v].climb, i = index_on(CONTEXT, context);
+        const int64_t *line = decode_line(e, row, v, n, i);
+        pace.at += line[0] + line[1] * (context - point_on(CONTEXT, i));
+        pace.growth += line[1] * climb;
+        if (climb > 0)
+            *limit = least(*limit, (point_on(CONTEXT, i + 1) - context - 1) / climb + 1);
+    }
+    return pace;
+}
+
 /* Iterations of the only lane that only decode, until something changes. */
 static inline void fly(struct engine *e, struct slot *slot, enum stable stable, int64_t now)
 {
@@ -96,14 +117,26 @@ static inline void fly(struct engine *e, struct slot *slot, enum stable stable, 
     }
     const int64_t n = lane->n, host = p->schedule[n], added = p->overlapped ? 0 : host;
     const int64_t floor = p->overlapped ? most(p->issue[0], host) : p->issue[0];
-    int64_t device = token_time(p, 0, n, n) + p->head[n], slope = 0, limit = NEVER;
-    for (int64_t v = 0; v < e->s.views; v++) {
-        const int64_t context = lane->views[v].context, climb = lane->views[v].climb, i = index_on(CONTEXT, context);
-        const int64_t *line = decode_line(e, 0, v, n, i);
-        device += line[0] + line[1] * (context - point_on(CONTEXT, i));
-        slope += line[1] * climb;
-        if (climb > 0)
-            limit = least(limit, (point_on(CONTEXT, i + 1) - context - 1) / climb + 1);
+    int64_t device = p->head[n], slope = 0, limit = NEVER;
+    for (int64_t first = 0, last = 0;; first = ++last) {
+        while (!p->ends[last])
+            last++;
+        /* Of a region the row that is the longest now counts, until another overtakes it. */
+        struct pace longest = pace_of(e, lane, first, &limit);
+        for (int64_t row = first + 1; row <= last; row++) {
+            const struct pace pace = pace_of(e, lane, row, &limit);
+            if (pace.at > longest.at || (pace.at == longest.at && pace.growth > longest.growth))
+                longest = pace;
+        }
+        for (int64_t row = first; first < last && row <= last; row++) {
+            const struct pace pace = pace_of(e, lane, row, &limit);
+            if (pace.growth > longest.growth)
+                limit = least(limit, (longest.at - pace.at) / (pace.growth - longest.growth) + 1);
+        }
+        device += longest.at;
+        slope += longest.growth;
+        if (p->ends[last] == 2)
+            break;
     }
     *flight = (struct flight){now, added + lane->swap, device, slope, floor, 1, now, false};
     if (stable != FOR_ONE && !e->s.one_by_one && !lane->swap) {

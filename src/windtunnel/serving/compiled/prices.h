@@ -80,9 +80,9 @@ static inline int64_t interpolated(const int64_t *table, int64_t stride, int64_t
     return a + (((b - a) * (value - point_on(TOKENS, i))) >> width_on(TOKENS, i));
 }
 
-static inline int64_t token_time(const struct prices *p, int64_t group, int64_t tokens, int64_t states)
+static inline int64_t token_time(const struct prices *p, int64_t row, int64_t tokens, int64_t states)
 {
-    const int64_t *table = p->base + group * p->base_rows * p->base_columns;
+    const int64_t *table = p->base + row * p->base_rows * p->base_columns;
     if (p->base_columns == 1)
         return interpolated(table, 1, tokens);
     const int64_t column = index_on(STATES, states);
@@ -92,19 +92,19 @@ static inline int64_t token_time(const struct prices *p, int64_t group, int64_t 
 }
 
 /* (time at a point, growth) of n decodes' attention to `context` tokens of a view, for point i below that. */
-static inline const int64_t *decode_line(const struct engine *e, int64_t group, int64_t view, int64_t n, int64_t i)
+static inline const int64_t *decode_line(const struct engine *e, int64_t row, int64_t view, int64_t n, int64_t i)
 {
     const struct prices *p = &e->s.prices;
-    const int64_t row = (group * e->s.views + view) * p->decode_rows + index_on(SEQUENCES, n);
-    return p->decode + 2 * (row * p->decode_points + i);
+    const int64_t at = (row * e->s.views + view) * p->decode_rows + index_on(SEQUENCES, n);
+    return p->decode + 2 * (at * p->decode_points + i);
 }
 
-static inline int64_t decode_time(const struct engine *e, const struct lane *lane, int64_t group)
+static inline int64_t decode_time(const struct engine *e, const struct lane *lane, int64_t row)
 {
     int64_t total = 0;
     for (int64_t v = 0; v < e->s.views; v++) {
         const int64_t context = lane->views[v].context, i = index_on(CONTEXT, context);
-        const int64_t *line = decode_line(e, group, v, lane->work.decodes, i);
+        const int64_t *line = decode_line(e, row, v, lane->work.decodes, i);
         total += line[0] + line[1] * (context - point_on(CONTEXT, i));
     }
     return total;
@@ -124,7 +124,7 @@ static inline double wave(const double *table, int64_t tokens)
 }
 
 /* Attention of an iteration's prompts, from one of the two tables. */
-static inline int64_t prompt_time(const struct engine *e, const struct lane *lane, const double *table, int64_t group)
+static inline int64_t prompt_time(const struct engine *e, const struct lane *lane, const double *table, int64_t row)
 {
     const struct prices *p = &e->s.prices;
     const int64_t tokens = lane->work.prompt, depth = p->spread_points, columns = p->prompt_columns;
@@ -143,9 +143,9 @@ static inline int64_t prompt_time(const struct engine *e, const struct lane *lan
             deep++;
         const double past = (third - p->spread[deep]) / (p->spread[deep + 1] - p->spread[deep]);
         const double beyond = past > 0.0 ? past : 0.0;
-        const int64_t row = group * e->s.views + v;
-        const double *at = table + ((row * p->prompt_rows + i) * columns + column) * depth + deep;
-        const double *waves = p->waves + row * p->wave_points;
+        const int64_t place = row * e->s.views + v;
+        const double *at = table + ((place * p->prompt_rows + i) * columns + column) * depth + deep;
+        const double *waves = p->waves + place * p->wave_points;
         const double first = wave(waves, point_on(PROMPT, i));
         double value = corner(at, depth, across, beyond) * first;
         if (part > 0.0) {
@@ -165,23 +165,32 @@ static inline int64_t iteration_time(const struct engine *e, const struct lane *
     const struct prices *p = &e->s.prices;
     const struct work *work = &lane->work;
     const int64_t tokens = work->decodes + work->prompt, sampled = work->decodes + work->finished;
-    int64_t total = 0, slowest = 0;
-    for (int64_t g = 0; g < p->groups; g++) {
-        int64_t device = token_time(p, g, tokens, states_of(p, work)), attention = 0;
-        if (g == p->groups - 1)
-            device += p->head[sampled];
+    int64_t total = 0, slowest = 0, device = 0, longest = 0;
+    for (int64_t g = 0, row = 0; g < p->groups; row++) {
+        int64_t time = token_time(p, row, tokens, states_of(p, work)), attention = 0;
         if (work->decodes)
-            attention += decode_time(e, lane, g);
+            attention += decode_time(e, lane, row);
         if (work->prompt) {
-            attention += prompt_time(e, lane, p->prompt, g);
+            attention += prompt_time(e, lane, p->prompt, row);
             if (work->decodes)
                 attention = (int64_t)(((__int128)attention * p->mixed) >> MIX_BITS);
             if (p->apart)
-                attention += prompt_time(e, lane, p->apart, g);
+                attention += prompt_time(e, lane, p->apart, row);
         }
-        device = most(device + attention, p->issue[2 * g + (work->prompt > 0)]);
+        longest = most(longest, time + attention);
+        if (!p->ends[row])
+            continue; /* of one region the largest row counts */
+        device += longest;
+        longest = 0;
+        if (p->ends[row] < 2)
+            continue;
+        if (g == p->groups - 1)
+            device += p->head[sampled];
+        device = most(device, p->issue[2 * g + (work->prompt > 0)]);
         total += p->copies[g] * device;
         slowest = most(slowest, device);
+        device = 0;
+        g++;
     }
     total += interpolated(p->sends, 1, tokens);
     *stage = slowest;

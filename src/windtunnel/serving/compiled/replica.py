@@ -229,10 +229,12 @@ def _view(address: int | None, size: int) -> Ints:
 class _Tables:
     """A price list's arrays as C reads them, kept as long as an engine needs them."""
 
-    __slots__ = ("apart", "base", "copies", "decode", "head", "issue", "prompt", "schedule", "sends", "spread", "waves")
+    __slots__ = (
+        "apart", "base", "copies", "decode", "ends", "head", "issue", "prompt", "schedule", "sends", "spread", "waves",
+    )  # fmt: skip
 
     def __init__(self, cost: StepCost) -> None:
-        for name in ("base", "copies", "decode", "head", "issue", "schedule", "sends"):
+        for name in ("base", "copies", "decode", "ends", "head", "issue", "schedule", "sends"):
             setattr(self, name, np.ascontiguousarray(getattr(cost, name), np.int64))
         for name in ("apart", "prompt", "waves"):
             setattr(self, name, np.ascontiguousarray(getattr(cost, name), np.float64))

@@ -24,7 +24,7 @@ struct request {
 
 /* As windtunnel.serving.step_cost.StepCost. */
 struct prices {
-    const int64_t *base, *head, *sends, *schedule, *copies, *issue, *decode;
+    const int64_t *base, *head, *sends, *schedule, *copies, *issue, *ends, *decode;
     const double *waves, *prompt, *apart /* or NULL */, *spread;
     int64_t groups, base_rows, base_columns, head_points, decode_rows, decode_points;
     int64_t wave_points, prompt_rows, prompt_columns, spread_points;

@@ -1,0 +1,46 @@
+"""One iteration of a serving engine, priced: what papers that look inside an engine measure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from windtunnel.cost import load_calibration, make_pricer
+from windtunnel.engine.infer import serving_runtime
+from windtunnel.ops.fold import Evaluation
+from windtunnel.parallel.iteration import iteration
+from windtunnel.scenario.batch import Batch, causal_pairs, tokens_seen
+from windtunnel.scenario.options import InferOptions, read_options
+from windtunnel.scenario.serve import infer_scenario
+
+
+def iteration_s(*, prompt: int = 0, before: int = 0, decodes: int = 0, context: int = 0, **options: Any) -> float:
+    """Seconds of an iteration with ``prompt`` tokens of one prompt, of which ``before`` were there already, and
+    ``decodes`` that each see ``context`` tokens. ``options``: of ``windtunnel infer``.
+
+    Raises:
+        ScenarioError: the options are wrong.
+    """
+    scenario = infer_scenario(read_options(InferOptions, options))
+    network, cluster = scenario.network, scenario.cluster
+    pieces = min(prompt, 1)
+
+    def view(window: int | None) -> tuple[float, float, float]:
+        keys = prompt + tokens_seen(before + 1.0, window) - 1.0 if window else before + prompt
+        pairs = float(causal_pairs(prompt, before, window) if window else causal_pairs(prompt, before))
+        return pairs, keys * pieces, decodes * (tokens_seen(float(context), window) if window else float(context))
+
+    whole = view(None)
+    batch = Batch(
+        tokens=float(prompt + decodes),
+        sequences=float(pieces + decodes),
+        prefill_tokens=float(prompt),
+        prefill_pairs=whole[0],
+        prefill_context=whole[1],
+        decode_sequences=float(decodes),
+        decode_context=whole[2],
+        windows={w: view(w) for w in network.views},
+        sequences_in_prefill=float(pieces),
+    )
+    calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
+    price = make_pricer(cluster, serving_runtime(scenario.engine), calibration)
+    return float(Evaluation(iteration(network, scenario.plan, scenario.engine, batch).tree, price).seconds())

@@ -1,0 +1,81 @@
+"""A search with techniques on and off is the searches one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from windtunnel import planning
+from windtunnel.engine import train
+from windtunnel.errors import ScenarioError
+from windtunnel.scenario.options import TrainOptions, read_options
+from windtunnel.scenario.plan_options import PlanServeOptions, PlanTrainOptions
+from windtunnel.scenario.plans import PlanResult
+
+ASKED = {
+    "model": "llama-3.1-8b", "on": "16xa100-80gb-sxm", "global_batch": 64, "seq": 4096, "tp": "2", "pp": "2,4,8",
+    "recompute": "none", "schedule": "1f1b,interleaved", "virtual_stages": "1,2", "engine": "megatron@2021",
+}  # fmt: skip
+
+
+def search(**others: Any) -> PlanResult:
+    asked = {k: v for k, v in {**ASKED, **others}.items() if v is not None}
+    return planning.plan_train(read_options(PlanTrainOptions, asked))
+
+
+@pytest.fixture(scope="module")
+def both() -> PlanResult:
+    return search(schedule=None, virtual_stages=None, tries="megatron-lm,zero")
+
+
+def test_each_combination_is_searched(both: PlanResult) -> None:
+    assert [t["techniques"] for t in both.tried] == [[], ["megatron-lm"], ["zero"], ["megatron-lm", "zero"]]
+    alone = search(schedule=None, virtual_stages=None, techniques=["megatron-lm"])
+    assert both.tried[1]["objective"] == alone.best[0]["step_time_s"]
+    assert alone.best[0]["plan"]["schedule"] == "interleaved"
+    assert both.best[0]["step_time_s"] == min(t["objective"] for t in both.tried)
+    assert both.evaluated > alone.evaluated
+
+
+def test_the_best_is_reproduced_by_its_own_line(both: PlanResult) -> None:
+    for entry in both.best:
+        again = train(read_options(TrainOptions, {"model": ASKED["model"], "on": ASKED["on"], **entry["plan"]}))
+        assert again.step_time_s == entry["step_time_s"]
+        assert ("--with" in entry["command"]) == bool(entry["plan"].get("with"))
+
+
+def test_the_front_is_beaten_by_nothing(both: PlanResult) -> None:
+    rows = [(p["step_time_s"], -p["head_room_bytes"], p["cost_usd_per_step"]) for p in both.pareto]
+    assert rows == sorted(rows)
+    for row in rows:
+        assert not any(other != row and all(a <= b for a, b in zip(other, row, strict=True)) for other in rows)
+
+
+def test_what_a_technique_settles_is_not_searched(both: PlanResult) -> None:
+    with pytest.raises(ScenarioError, match="megatron-lm sets schedule=interleaved; leave out schedule=1f1b"):
+        search(schedule="1f1b", virtual_stages=None, techniques=["megatron-lm"])
+    found = search(schedule="1f1b", virtual_stages=None, tries=["megatron-lm"])
+    assert found.tried[1]["objective"] is None
+    assert "leave out schedule=1f1b" in found.tried[1]["why"]
+
+
+def test_unknown_ones_and_too_many_are_refused() -> None:
+    with pytest.raises(ScenarioError, match="unknown technique 'megatron'"):
+        search(tries="megatron")
+    with pytest.raises(ScenarioError, match="at most 5 techniques"):
+        search(tries="a,b,c,d,e,f")
+
+
+@pytest.mark.parametrize(
+    ("text", "listed"),
+    [
+        ("a,b", ["a", "b"]),
+        ("a:x=1,y=2;b", ["a:x=1,y=2", "b"]),
+        (["a", "b:x=1,y=2"], ["a", "b:x=1,y=2"]),
+        ("a:x=1,y=2", ["a:x=1,y=2"]),
+    ],
+)
+def test_how_they_are_written(text: Any, listed: list[str]) -> None:
+    for kind in (PlanTrainOptions, PlanServeOptions):
+        assert read_options(kind, {"model": "m", "on": "c", "try": text}).tries == listed
