@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from windtunnel.hardware.machine import Cluster
 from windtunnel.models.dtypes import BYTES
 from windtunnel.models.flops import counted
-from windtunnel.models.network import MLP, Attention, Block, LatentAttention, MoE, Network, StateSpace
+from windtunnel.models.network import MLP, Attention, Block, LatentAttention, MoE, Network, StateSpace, kept
 from windtunnel.ops.values import Value, ceil, maximum, minimum
 from windtunnel.parallel.iteration import iteration, stage_weights
 from windtunnel.parallel.stages import StageLayers
@@ -30,23 +30,30 @@ class ServeMemory:
 def kv_bytes(blocks: tuple[Block, ...], plan: ServePlan, context: Value) -> Value:
     """Bytes that one sequence of ``context`` tokens keeps on one rank in these layers.
 
-    Windows stop growing (chunks are kept whole while they are read); a key/value head is held whole, so ranks beyond
-    the number of heads hold copies; the latent of MLA is held by every tp rank; recurrent layers keep a state of fixed
-    size (fp32).
+    Windows stop growing (chunks are kept whole while they are read), and of sparse caches what they hold counts; a
+    key/value head is held whole, so ranks beyond the number of heads hold copies; the latent of MLA is held by every tp
+    rank; recurrent layers keep a state of fixed size (fp32).
     """
     tp, per = plan.layout.tp, BYTES[plan.linear.kv]
     total: Value = 0.0
     for b in blocks:
         m = b.mixer
-        if isinstance(m, Attention):
-            heads = maximum(m.kv_heads / tp, 1.0)
-            seen = context if m.window is None else minimum(context, float(m.window))
-            total = total + per * heads * (m.head_dim + m.v_head_dim) * seen
-        elif isinstance(m, LatentAttention):
-            total = total + per * m.kv_elements_per_token * context
+        if isinstance(m, Attention | LatentAttention):
+            each = per * token_elements(m, tp)
+            for share, view in kept(m, "hold"):
+                seen = context if view is None else minimum(context, float(abs(view)))
+                total = total + each * seen * share
         elif isinstance(m, StateSpace):
             total = total + 4.0 * m.state_elements / tp
     return total
+
+
+def token_elements(m: Attention | LatentAttention, tp: Value) -> Value:
+    """Elements that one token kept by a layer takes on one of ``tp`` ranks."""
+    width = 1.0 if m.sparse is None else m.sparse.width
+    if isinstance(m, LatentAttention):
+        return m.kv_elements_per_token * width
+    return maximum(m.kv_heads / tp, 1.0) * (m.head_dim + m.v_head_dim) * width
 
 
 def rounded(context: Value, block_size: int) -> Value:

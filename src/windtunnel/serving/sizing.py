@@ -9,11 +9,11 @@ import numpy as np
 
 from windtunnel.hardware.machine import Cluster
 from windtunnel.models.dtypes import BYTES
-from windtunnel.models.network import Attention, Block, LatentAttention, MoE, Network, StateSpace
+from windtunnel.models.network import Attention, Block, LatentAttention, MoE, Network, StateSpace, kept
 from windtunnel.ops.fold import Pricer
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.plan import ServePlan
-from windtunnel.serving.memory import ServeMemory, serve_memory
+from windtunnel.serving.memory import ServeMemory, serve_memory, token_elements
 from windtunnel.serving.outcome import PS
 from windtunnel.serving.rules import Rules
 from windtunnel.serving.spec import NO_LIMIT, EngineSpec
@@ -120,10 +120,10 @@ def cache_units(blocks: tuple[Block, ...], plan: ServePlan, windows: tuple[int, 
     state = 0.0
     for b in blocks:
         m = b.mixer
-        if isinstance(m, Attention):
-            found[m.view or 0] += per * max(m.kv_heads / tp, 1.0) * (m.head_dim + m.v_head_dim)
-        elif isinstance(m, LatentAttention):
-            found[m.window or 0] += per * m.kv_elements_per_token
+        if isinstance(m, Attention | LatentAttention):
+            each = per * float(token_elements(m, tp))
+            for share, view in kept(m, "hold"):
+                found[view or 0] += each * share
         elif isinstance(m, StateSpace):
             state += 4.0 * m.state_elements / tp
     return tuple(int(np.ceil(found[w] * plan.block_size)) for w in windows), int(np.ceil(state))
