@@ -11,9 +11,10 @@ from windtunnel.hardware.machine import Cluster
 from windtunnel.models.dtypes import BYTES
 from windtunnel.models.network import Attention, Block, LatentAttention, MoE, Network, StateSpace, kept
 from windtunnel.ops.fold import Pricer
+from windtunnel.parallel.offload import token_elements
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.plan import ServePlan
-from windtunnel.serving.memory import ServeMemory, serve_memory, token_elements
+from windtunnel.serving.memory import ServeMemory, serve_memory
 from windtunnel.serving.outcome import PS
 from windtunnel.serving.rules import Rules
 from windtunnel.serving.spec import NO_LIMIT, EngineSpec
@@ -68,7 +69,7 @@ def size_engine(
     ranks, copies = (dp, 1) if tied else (1, dp)
     slots = int(plan.layout.pp)
     _, mean = _lengths(workload, settings)
-    memory = serve_memory(network, plan, engine, cluster, mean)
+    memory = serve_memory(network, plan, engine, cluster, mean, _longest_prompt(workload))
     places = _places(plan, workload)
     if cost is None:
         cost = price_list(network, cluster, engine, [plan], price, workload, settings)
@@ -142,7 +143,7 @@ def price_list(
     longest, mean = _lengths(workload, settings)
     sizes = []
     for plan in plans:
-        memory = serve_memory(network, plan, engine, cluster, mean)
+        memory = serve_memory(network, plan, engine, cluster, mean, _longest_prompt(workload))
         sizes.append(_extent(network, plan, memory, settings.rules, longest, workload))
     tokens, prompts, places, context = (max(column) for column in zip(*sizes, strict=True))
     return compile_step(
@@ -161,6 +162,10 @@ def _lengths(workload: Workload, settings: Settings) -> tuple[int, float]:
         return 1, 1.0
     outputs = np.ones(1, np.int64) if settings.prompts_only else workload.output_tokens
     return int(np.max(workload.input_tokens + outputs)), float(np.mean(workload.input_tokens) + np.mean(outputs))
+
+
+def _longest_prompt(workload: Workload) -> float:
+    return float(np.max(workload.input_tokens)) if len(workload) else 0.0
 
 
 def _places(plan: ServePlan, workload: Workload) -> int:

@@ -27,7 +27,14 @@ class HeavyHitters(Technique):
         neutral={"share": 1.0},
     )
 
-    share: float = parameter(paper(0.2, "abstract: 20% heavy hitters"), "tokens kept over all tokens", gt=0, le=1)
+    share: float = parameter(
+        paper(0.2, "abstract: 20% heavy hitters"), "tokens kept over those of the context so far", gt=0, le=1
+    )
+    tokens: int = parameter(
+        assumption(0, "section 4, algorithm 1 fixes the cache's size; which one follows from a request's length"),
+        "tokens kept at most, instead of a share (0: a share)",
+        ge=0,
+    )
     kernels: int = parameter(
         assumption(
             6, "addition, smallest score, and the token's place in scores, keys and values, as tensor operations"
@@ -36,8 +43,12 @@ class HeavyHitters(Technique):
         ge=1,
     )
 
+    @property
+    def _drops(self) -> bool:
+        return self.tokens > 0 or self.share < 1.0
+
     def model(self, network: Network) -> Network:
-        if self.share == 1.0:
+        if not self._drops:
             return network
         if not any(isinstance(b.mixer, Attention | LatentAttention) for b in network.blocks):
             raise self.refuse(f"{network.name} keeps no tokens, only recurrent states")
@@ -46,7 +57,7 @@ class HeavyHitters(Technique):
 
     def serve(self, setting: ServeSetting) -> ServeSetting:
         options = setting.options
-        if self.share < 1.0 and (getattr(options, "prefix_cache", None) or getattr(options, "cache_tiers", None)):
+        if self._drops and (getattr(options, "prefix_cache", None) or getattr(options, "cache_tiers", None)):
             raise self.refuse("what is dropped depends on what follows a prefix, so prefixes cannot share a cache")
         return setting
 
@@ -55,7 +66,7 @@ class HeavyHitters(Technique):
         if not isinstance(mixer, Attention | LatentAttention):
             return block
         groups = mixer.heads / mixer.kv_heads if isinstance(mixer, Attention) else mixer.heads
-        part = (Kept(self.share),)
+        part = (Kept(window=self.tokens) if self.tokens else Kept(self.share),)
         # The weights of a group's query heads are read, one sum for each token is read and written.
         sparse = SparseKV(hold=part, read=part, choose=groups + 2.0, choose_kernels=self.kernels, score=1.0)
         return replace(block, mixer=replace(mixer, sparse=sparse))
