@@ -68,7 +68,7 @@ def copy_kernel(rates: Rates, cluster: Cluster, constants: Copy) -> Kernel:
         latency = op.kernels * constants.fixed_s
         busy = {"pcie": pcie, "nvme": nvme}
         if "bytes_per_s" in op.shape:
-            busy["host"] = op.pcie_bytes / op.shape["bytes_per_s"]
+            busy["host"] = op.pcie_bytes / op.shape["bytes_per_s"] / cluster.host_relative_speed
             return Price(latency + maximum(maximum(pcie, nvme), busy["host"]), busy, latency, rates.issue(op))
         return Price(latency + maximum(pcie, nvme), busy, latency, rates.issue(op))
 

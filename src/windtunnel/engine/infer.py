@@ -13,6 +13,7 @@ from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
 from windtunnel.cost.calibration import Calibration
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.engine.intervals import Kind, Sure, sure
+from windtunnel.engine.long_context import long_context
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
@@ -97,7 +98,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
     whole = sequence_bytes(memory, plan, length) * slots
     kv = whole * memory.kv_here
     shortfall = missing_bytes(scenario, memory, slots if static else 1)
-    warnings = [*scenario.warnings, *_queueing(scenario, slots * dp)]
+    warnings = [*scenario.warnings, *_queueing(scenario, slots * dp), *_below(memory, whole)]
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
     warnings += [*doubts, *_precision_warning(scenario)]
     gpus = int(plan.layout.tp * plan.layout.pp * plan.layout.dp)
@@ -139,6 +140,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
         confidence=known.confidence,
         calibrated=calibrated,
         warnings=[*warnings, *known.warnings],
+        long_context=long_context(scenario, runtime, calibration) if o.long_context else None,
         explain=lambda: _explained({"prefill": prefill[1], "decode": decode[1]}, cluster),
         tree={"prefill": prefill[1], "decode": decode[1]},
     )
@@ -217,6 +219,16 @@ def _queueing(scenario: InferScenario, at_once: int) -> list[str]:
     if n <= at_once:
         return []
     return [f"{at_once} of {n} requests run at once (memory or max_batch); the others wait for a place"]
+
+
+def _below(memory: ServeMemory, kv: float) -> list[str]:
+    """What the memories below the device's lack."""
+    found = [(b.name, b.weights + b.kv_share * kv, b.capacity) for b in memory.below]
+    return [
+        f"{name}: {needed / 2**30:.1f} GiB of weights and KV cache of a GPU, {there / 2**30:.1f} GiB there for them"
+        for name, needed, there in found
+        if needed > there
+    ]
 
 
 def _precision_warning(scenario: InferScenario) -> list[str]:

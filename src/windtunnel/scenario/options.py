@@ -192,6 +192,13 @@ class InferOptions(ServeOptions):
         le=1_000_000,
         description="parts of the batch that take turns on each layer while its weights are there (default: 1)",
     )
+    long_context: bool = Field(
+        default=False,
+        description="say what a context of --input tokens costs beside a short one: prefill, users at once, decoding, "
+        "context switches",
+    )
+    short_context: int = Field(4096, ge=1, le=100_000_000, description="tokens of the short context beside it")
+    rounds: int = Field(5, ge=1, le=1_000_000, description="answers of --output tokens in a session about one document")
 
 
 T = TypeVar("T", bound=Options)

@@ -79,6 +79,11 @@ def infer_scenario(options: InferOptions) -> InferScenario:
         block_batches=_block_batches(options, layout, engine),
     )
     _check_length(options, plan)
+    if options.long_context and options.input < options.short_context:
+        raise ScenarioError(
+            f"long_context sets input={options.input} beside short_context={options.short_context}: input must not be "
+            "the shorter one"
+        )
     engine, plan = with_techniques(ServeSetting(options, network, cluster, engine, plan), used)
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
 

@@ -117,9 +117,9 @@ def _step(result: InferResult) -> float:
 
 _BLOCKS = (
     "Too large where outputs are long. The baselines' batches of OPT-30B (4 and 8 at 32 output tokens, 0.85 and 0.70 "
-    "tokens/s, near what is reported of them) shrink to 2 and 1 beside their two copies of the cache, and H2O's block of "
-    "hundreds, whose bookkeeping on the host is counted by bytes and not by the tensor operations that it is made of, "
-    "runs faster than the reported one."
+    "tokens/s, near what is reported of them) shrink to 2 and 1 beside their two copies of the cache, and H2O's block "
+    "of hundreds, whose bookkeeping on the host is counted by bytes and not by the tensor operations that it is made "
+    "of, runs faster than the reported one."
 )
 
 STUDY = Study(
