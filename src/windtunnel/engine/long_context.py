@@ -87,7 +87,7 @@ def _at(scenario: InferScenario, context: int, price: Pricer, calibration: Calib
     users = int(min(most_sequences(memory, plan, length), MOST_USERS)) * int(layout.dp)
 
     prompt = run_batch(network, plan, engine, price, requests=1, input_tokens=context, output_tokens=1, slots=1)
-    kinds = prompt.evaluation.by_kind()
+    steps, kinds = prompt.rows.steps, prompt.evaluation.by_kind()
     times = {k: float(np.sum(np.broadcast_to(v, steps.shape) * steps)) for k, v in kinds.items()}
     attention = times.get("attention", 0.0) / sum(times.values())
 

@@ -45,8 +45,8 @@ def _traced(found: Mapping[str, Any]) -> list[str]:
         f"prefill: {times['prefill_s']} the time, {attention} of it attention; {times['prefill_bytes']} the memory "
         "beside the weights",
         f"concurrency: {asked['users']:,} instead of {short['users']:,} users fit at once",
-        f"decode: {times['decode_alone_s_per_token']} the time a token for one user, {times['decode_s_per_token']} with "
-        f"as many as fit; {kv} of that is the context's",
+        f"decode: {times['decode_alone_s_per_token']} the time a token for one user, {times['decode_s_per_token']} "
+        f"with as many as fit; {kv} of that is the context's",
         f"context switch: {times['switch_s']} the time to move a user's cache to the host and another's back",
         f"sessions: a context read and {found['rounds']} answers, all caches staying or each answer with a switch",
     ]
