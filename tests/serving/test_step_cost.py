@@ -45,6 +45,9 @@ SERVICES: dict[str, dict[str, Any]] = {
     "stages and windows": {"model": "gemma-2-27b", "on": "4xh100-sxm", "tp": 2, "pp": 2},
     "asynchronous": {"model": "llama-3.1-8b", "on": "1xh100-sxm", "engine": "sglang"},
     "quantised": {"model": "llama-3.1-8b", "on": "1xh100-sxm", "precision": "fp8"},
+    "a share kept": {"model": "llama-3.1-8b", "on": "1xa100-80gb-sxm", "techniques": "h2o"},
+    "a budget kept": {"model": "opt-13b", "on": "1xa100-80gb-sxm", "techniques": "h2o:tokens=512"},
+    "latent, a share kept": {"model": "deepseek-v3", "on": "8xh200-sxm", "tp": 8, "techniques": "h2o"},
 }  # fmt: skip
 
 

@@ -7,8 +7,8 @@ All sizes are counts (heads, channels, tokens); nothing here knows how a network
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Position = Literal["rope", "learned", "alibi", "relative", "none"]
@@ -386,3 +386,12 @@ class Network:
     def state_elements(self) -> int:
         """Recurrent-state elements a sequence."""
         return sum(b.mixer.state_elements for b in self.blocks if isinstance(b.mixer, StateSpace))
+
+
+def with_mixers(network: Network, change: Callable[[Attention | LatentAttention], Mixer]) -> Network:
+    """The network with other attention in its (decoder's) layers. Equal layers stay one object."""
+    made = {
+        id(b): replace(b, mixer=change(b.mixer)) if isinstance(b.mixer, Attention | LatentAttention) else b
+        for b in network.blocks
+    }
+    return replace(network, blocks=tuple(made[id(b)] for b in network.blocks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from windtunnel.models.network import Attention, Block, Kept, LatentAttention, Network, SparseKV
+from windtunnel.models.network import Attention, Kept, LatentAttention, Mixer, Network, SparseKV, with_mixers
 from windtunnel.scenario.provenance import assumption, paper
 from windtunnel.scenario.technique import About, ServeSetting, Technique, parameter
 
@@ -52,8 +52,7 @@ class HeavyHitters(Technique):
             return network
         if not any(isinstance(b.mixer, Attention | LatentAttention) for b in network.blocks):
             raise self.refuse(f"{network.name} keeps no tokens, only recurrent states")
-        made = {id(b): self._block(b) for b in network.blocks}
-        return replace(network, blocks=tuple(made[id(b)] for b in network.blocks))
+        return with_mixers(network, self._sparse)
 
     def serve(self, setting: ServeSetting) -> ServeSetting:
         options = setting.options
@@ -61,12 +60,9 @@ class HeavyHitters(Technique):
             raise self.refuse("what is dropped depends on what follows a prefix, so prefixes cannot share a cache")
         return setting
 
-    def _block(self, block: Block) -> Block:
-        mixer = block.mixer
-        if not isinstance(mixer, Attention | LatentAttention):
-            return block
+    def _sparse(self, mixer: Attention | LatentAttention) -> Mixer:
         groups = mixer.heads / mixer.kv_heads if isinstance(mixer, Attention) else mixer.heads
         part = (Kept(window=self.tokens) if self.tokens else Kept(self.share),)
         # The weights of a group's query heads are read, one sum for each token is read and written.
         sparse = SparseKV(hold=part, read=part, choose=groups + 2.0, choose_kernels=self.kernels, score=1.0)
-        return replace(block, mixer=replace(mixer, sparse=sparse))
+        return replace(mixer, sparse=sparse)
