@@ -61,7 +61,7 @@ def attention_layer(
             attention_decode(
                 "attn.decode", sequences=seen.decode_sequences, context=seen.decode_context, heads=heads,
                 kv_heads=kv_heads, head_dim=a.head_dim, v_head_dim=a.v_head_dim, dtype=style.dtype, act=style.act,
-                kv_bytes_per_token=style.kv * kv_size,
+                kv_bytes_per_token=style.kv * kv_size, queries=seen.queries,
             )
         )  # fmt: skip
     inside.append(mixed(parts, batch, style))

@@ -71,15 +71,16 @@ def _core(a: LatentAttention, seen: Batch, style: Style, heads: Value) -> Node:
     if not nothing(seen.prefill_tokens):
         parts.append(prompt_core(seen, style, heads, heads, a.head_dim, a.v_head_dim))
     if not nothing(seen.decode_sequences):
-        n, width = seen.decode_sequences, BYTES[style.linear.weights]
+        n, width = seen.decode_sequences * seen.queries, BYTES[style.linear.weights]
         absorb = linear("mla.absorb", n * heads, a.kv_lora_rank, a.nope_head_dim, style)
         absorb = absorb.but(parameters=0.0, hbm_bytes=width * heads * a.nope_head_dim * a.kv_lora_rank)
         expand = linear("mla.expand", n * heads, a.v_head_dim, a.kv_lora_rank, style)
         expand = expand.but(parameters=0.0, hbm_bytes=width * heads * a.v_head_dim * a.kv_lora_rank)
         latent = a.kv_lora_rank + a.rope_head_dim
         core = attention_decode(
-            "attn.decode", sequences=n, context=seen.decode_context, heads=heads, kv_heads=1.0, head_dim=latent,
-            v_head_dim=a.kv_lora_rank, dtype=style.dtype, act=style.act, kv_bytes_per_token=style.kv * latent,
+            "attn.decode", sequences=seen.decode_sequences, context=seen.decode_context, heads=heads, kv_heads=1.0,
+            head_dim=latent, v_head_dim=a.kv_lora_rank, dtype=style.dtype, act=style.act,
+            kv_bytes_per_token=style.kv * latent, queries=seen.queries,
         )  # fmt: skip
         parts.append(seq(used(absorb, n), core, used(expand, n)))
     return mixed(parts, seen, style)

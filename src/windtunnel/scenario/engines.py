@@ -109,9 +109,9 @@ class TrainEngine(_Profile):
     own."""
     lazy_checkpoints: bool = False
     """The copy of an asynchronous checkpoint to host memory hides behind the next forward and backward passes, which
-    do not change the state; otherwise training stops for it."""
+    do not change the state, and its pieces are written as they come; otherwise training stops for it."""
     checkpoint_cache_bytes: float | None = Field(None, ge=0)
-    """Host memory that copies of an accelerator's state may take; None: whatever they need."""
+    """Host memory that lazy copies of an accelerator's state may take; None: whatever they need."""
 
 
 class ServeEngine(_Profile):
@@ -148,6 +148,9 @@ class ServeEngine(_Profile):
     quantize_kernels: float | None = Field(1.0, ge=0)
     """Kernels that bring the input of an 8-bit product to 8 bits with a scale, where nothing before it does; None:
     inputs stay in 16 bits."""
+    checks_apart: bool = False
+    """Guesses of a sequence are checked as sequences of their own, each of which the host prepares and which reads the
+    cache again; else as several queries of one."""
     fp8_cache: bool = False
     """Weights quantised to fp8 for this engine come with a KV cache in fp8."""
 

@@ -10,6 +10,8 @@ from windtunnel.models.dtypes import PRECISIONS, Precision
 from windtunnel.ops.tree import Node
 from windtunnel.ops.values import Value
 from windtunnel.scenario.layout import Layout
+from windtunnel.scenario.speculation import Speculation
+from windtunnel.scenario.stored import StoredContext
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -178,3 +180,5 @@ class ServePlan:
     cache_copies: Value = 1
     """Ranks that each hold what a sequence keeps of its context."""
     rewrites: tuple[TreeRewrite, ...] = ()
+    speculation: Speculation | None = None
+    stored: StoredContext | None = None

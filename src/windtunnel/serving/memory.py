@@ -9,7 +9,7 @@ from windtunnel.models.dtypes import BYTES
 from windtunnel.models.flops import counted
 from windtunnel.models.network import MLP, Attention, Block, LatentAttention, MoE, Network, StateSpace
 from windtunnel.ops.values import Value, ceil, maximum, minimum
-from windtunnel.parallel.iteration import iteration, stage_weights
+from windtunnel.parallel.iteration import draft_plan, iteration, stage_weights
 from windtunnel.parallel.stages import StageLayers
 from windtunnel.scenario.batch import decode
 from windtunnel.scenario.engines import ServeEngine
@@ -47,7 +47,16 @@ def kv_bytes(blocks: tuple[Block, ...], plan: ServePlan, context: Value) -> Valu
             total = total + per * m.kv_elements_per_token * context
         elif isinstance(m, StateSpace):
             total = total + 4.0 * m.state_elements / tp
-    return total * plan.cache_copies
+    return total * plan.cache_copies + draft_kv_bytes(plan, context)
+
+
+def draft_kv_bytes(plan: ServePlan, context: Value) -> Value:
+    """Bytes that one sequence keeps for the draft that speculates for it, if there is one with a cache of its own."""
+    draft = plan.speculation.draft if plan.speculation is not None else None
+    if draft is None or draft.shared:
+        return 0.0
+    seen = context if draft.context is None else minimum(context, float(draft.context))
+    return kv_bytes(draft.network.blocks, draft_plan(plan, draft), seen)
 
 
 def rounded(context: Value, block_size: int) -> Value:

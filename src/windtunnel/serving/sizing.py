@@ -13,11 +13,12 @@ from windtunnel.models.network import Attention, Block, LatentAttention, MoE, Ne
 from windtunnel.ops.fold import Pricer
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.plan import ServePlan
-from windtunnel.serving.memory import ServeMemory, serve_memory
+from windtunnel.serving.memory import ServeMemory, draft_kv_bytes, serve_memory
 from windtunnel.serving.outcome import PS
 from windtunnel.serving.rules import Rules
 from windtunnel.serving.spec import NO_LIMIT, EngineSpec
-from windtunnel.serving.step_cost import StepCost, compile_step
+from windtunnel.serving.speculated_cost import engine_cost
+from windtunnel.serving.step_cost import StepCost
 from windtunnel.serving.workload.requests import Workload
 
 WATERMARK = 0.01
@@ -126,6 +127,7 @@ def cache_units(blocks: tuple[Block, ...], plan: ServePlan, windows: tuple[int, 
             found[m.window or 0] += per * m.kv_elements_per_token
         elif isinstance(m, StateSpace):
             state += 4.0 * m.state_elements / tp * float(plan.cache_copies)
+    found[windows[0]] += float(draft_kv_bytes(plan, 1.0))
     return tuple(int(np.ceil(found[w] * plan.block_size)) for w in windows), int(np.ceil(state))
 
 
@@ -145,7 +147,7 @@ def price_list(
         memory = serve_memory(network, plan, engine, cluster, mean)
         sizes.append(_extent(network, plan, memory, settings.rules, longest, workload))
     tokens, prompts, places, context = (max(column) for column in zip(*sizes, strict=True))
-    return compile_step(
+    return engine_cost(
         network, plans[0], engine, price,
         most_tokens=tokens,
         most_prompt_tokens=prompts,

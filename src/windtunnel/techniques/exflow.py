@@ -21,8 +21,8 @@ class ExFlow(Technique):
         seed="P012",
         title="Exploiting Inter-Layer Expert Affinity for Accelerating Mixture-of-Experts Model Inference",
         source="Yao et al., IPDPS 2024, arXiv 2401.08383",
-        summary="Every rank holds all contexts, so that a token goes on from where its expert is and needs one exchange a "
-        "layer; experts that often follow each other lie on one rank, so that many tokens need none.",
+        summary="Every rank holds all contexts, so that a token goes on from where its expert is and needs one "
+        "exchange a layer; experts that often follow each other lie on one rank, so that many tokens need none.",
         rewrites=("step",),
         commands=("infer", "simulate"),
         decides=("how experts are reached",),
@@ -38,7 +38,7 @@ class ExFlow(Technique):
         "whether every rank holds all contexts, and tokens do not come back after each layer",
     )
     gathered: float = parameter(
-        assumption(1.0, "the tokens themselves, once an iteration; what all layers' caches keep of one would be 2 a layer"),
+        assumption(1.0, "the tokens themselves, once an iteration; what caches keep of one would be 2 in each layer"),
         "hidden vectors of each new token that all ranks gather in an iteration", ge=0,
     )  # fmt: skip
 
