@@ -164,8 +164,21 @@ class TrainPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Away:
+    """Shares of something that is kept off the device: in the host's memory, on local drives."""
+
+    cpu: float = 0.0
+    nvme: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.cpu + self.nvme
+
+
+@dataclass(frozen=True, slots=True)
 class ServePlan:
-    """One serving engine: its layout and settings."""
+    """One serving engine: its layout and settings. ``weights_away``: of the layers' weights, ``kv_away``: of the KV
+    cache; ``block_batches``: batches that take turns on each layer while its weights are there."""
 
     layout: Layout = field(default_factory=Layout)
     linear: Precision = PRECISIONS["bf16"]
@@ -177,8 +190,16 @@ class ServePlan:
     kv_blocks: int | None = None
     memory_utilization: float = 0.9
     max_model_len: int | None = None
-    cache_copies: Value = 1
+    context_copies: Value = 1
     """Ranks that each hold what a sequence keeps of its context."""
-    rewrites: tuple[TreeRewrite, ...] = ()
     speculation: Speculation | None = None
     stored: StoredContext | None = None
+    weights_away: Away = Away()
+    kv_away: Away = Away()
+    block_batches: int = 1
+    rewrites: tuple[TreeRewrite, ...] = ()
+
+    @property
+    def offloads(self) -> bool:
+        """Whether anything is kept off the device."""
+        return self.weights_away.total > 0 or self.kv_away.total > 0

@@ -54,5 +54,5 @@ class ExFlow(Technique):
         reach = Reach(self.affinity, not self.context_coherent, max(e.top_k for e in experts), len(experts), token)
         if self.context_coherent:
             apart = maximum(plan.layout.ep * plan.layout.etp / plan.layout.tp, 1.0)
-            plan = replace(plan, cache_copies=plan.cache_copies * apart)
+            plan = replace(plan, context_copies=plan.context_copies * apart)
         return replace(setting, plan=replace(plan, rewrites=(reach, *plan.rewrites)))
