@@ -69,8 +69,9 @@ def _gain(drives: float) -> float:
 _BASELINE = (
     "Ours of ZeRO-Infinity is a third too fast. That the host updates after the backward pass and waits for the drives "
     "in turn is modelled, and its buffers; the passes over gradients in host memory (overflow, clipping, conversion), "
-    "the drives' rate under its requests and the batch that was measured are not known. Of Fuyou ours is a seventh too "
-    "slow: 156 TFLOPS are 94 % of the device's nominal rate, which boosted clocks exceed and calibrated kernels do not"
+    "the drives' rate under its requests and the batch that was measured are not known. Of Fuyou ours is a seventh "
+    "too slow: the link to the host cannot carry the activations of all layers in time, so that a part of them is "
+    "computed again; counted with that the device runs at nine tenths of its nominal rate"
 )
 
 STUDY = Study(
