@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 from windtunnel.models.network import Attention, LatentAttention, kept
+from windtunnel.models.sparse import Use
 from windtunnel.ops.build import attention, attention_decode, collective, gemm, pointwise
 from windtunnel.ops.op import Op
 from windtunnel.ops.tree import EMPTY, Node, Par, Repeat, Seq, seq
@@ -100,13 +100,11 @@ def view(a: Attention | LatentAttention, batch: Batch, memory: Batch | None = No
     return replace(batch, prefill_pairs=pairs, prefill_context=context, decode_context=decode_context, windows={})
 
 
-def used_part(
-    a: Attention | LatentAttention, batch: Batch, what: Literal["hold", "read", "prompt"]
-) -> tuple[Value, Value, Value]:
+def used_part(a: Attention | LatentAttention, batch: Batch, use: Use) -> tuple[Value, Value, Value]:
     """(Prefill pairs, prefill context, decode context) of the parts of the context that a layer holds, reads or lets
     prompts attend to."""
     found: tuple[Value, Value, Value] = (0.0, 0.0, 0.0)
-    for share, own in kept(a, what):
+    for share, own in kept(a, use):
         pairs, context, decode_context = batch.seen(own)
         found = (found[0] + share * pairs, found[1] + share * context, found[2] + share * decode_context)
     return found
