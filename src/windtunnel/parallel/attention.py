@@ -15,6 +15,9 @@ from windtunnel.parallel.linear import chain, linear, shard_of_input, unary, use
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch
 
+CHOOSE = "kv.choose"
+"""Choosing what of a sparse cache is read or kept, at a decode step."""
+
 
 def attention_layer(
     a: Attention, batch: Batch, style: Style, memory: Batch | None = None, *, alone: bool = True
@@ -138,7 +141,7 @@ def chosen(step: Op, a: Attention | LatentAttention, batch: Batch, style: Style,
         return step
     held = used_part(a, batch, "hold")[2]
     move = pointwise(
-        "kv.choose", "elementwise", reads=0.0, writes=0.0, act=style.act,
+        CHOOSE, "elementwise", reads=0.0, writes=0.0, act=style.act,
         cold_bytes=style.act * sparse.choose * kv_heads * held,
     )  # fmt: skip
     return seq(step, used(move.but(kernels=sparse.choose_kernels), batch.decode_sequences))
