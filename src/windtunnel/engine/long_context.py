@@ -32,12 +32,13 @@ MOST_USERS = 10**6
 
 @dataclass(frozen=True, slots=True)
 class AtContext:
-    """What one context costs. ``kv_bytes``: of one user, over all ranks; ``prefill_bytes``: what its prompt needs on a
-    device beside the weights; ``users``: caches that fit at once; ``decode_s_per_token``: between two tokens of a user
-    with so many at work; ``switch_s``: one user's cache to the host and another's back.
+    """What one context costs.
 
-    Shares: ``attention_of_prefill`` of a prompt and ``kv_of_decode`` of a decode step would not be there if no token met
-    another. Where no cache fits, decoding is that of one user. Sessions: one document read and ``rounds`` answers a user, while all caches stay
+    ``kv_bytes``: of one user, over all ranks; ``prefill_bytes``: what its prompt needs on a device beside the weights;
+    ``users``: caches that fit at once; ``decode_s_per_token``: between two tokens of a user with so many at work (one
+    where none fits), ``decode_alone_s_per_token`` with one; ``switch_s``: one user's cache to the host and another's
+    back. Shares: ``attention_of_prefill`` of a prompt and ``kv_of_decode`` of a decode step would not be there if no
+    token met another. Sessions: one document read and ``rounds`` answers a user, while all caches stay
     (``sessions_per_hour``) or where every answer needs a switch.
     """
 
