@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ SETUP = Setup(
     ),
     answer_cv=assumption(0.7, "figure 7 shows distributions of lengths"),
     longest=assumption(4096, "no request of the drawn ones is turned away"),
-    requests=assumption(600, "enough for the 90th percentile"),
+    requests=assumption(2000, "a run many times as long as the limit on the first token"),
     start=assumption(2.0, "requests a second at which the search begins"),
     scales=assumption(
         (0.6, 0.8, 1.0, 1.5, 2.5, 5.0, 10.0), "from tighter limits than a lone prompt needs to loose ones"
@@ -68,20 +69,26 @@ def _theirs() -> dict[str, Any]:
     return {"scheduler": SETUP.baseline, "tp": SETUP.baseline_tp}
 
 
-def _rates(application: Application, scale: float) -> tuple[float, float]:
-    """Requests a second for each GPU: vLLM's, and DistServe's with the best of its plans."""
-    common, meets = _common(application, scale), attained(SETUP.share)
-    baseline = capacity(meets, SETUP.start, **common, **_theirs()) / SETUP.baseline_tp
-    best = 0.0
-    for plan in SETUP.plans:
-        technique, gpus = _ours(plan)
-        best = max(best, capacity(meets, SETUP.start, techniques=[technique], **common) / gpus)
-    return baseline, best
+@cache
+def _baseline(application: Application, scale: float) -> float:
+    """vLLM's requests a second for each GPU."""
+    rate = capacity(attained(SETUP.share), SETUP.start, **_common(application, scale), **_theirs())
+    return rate / SETUP.baseline_tp
+
+
+@cache
+def _best(application: Application, scale: float) -> float:
+    """DistServe's, with the best of its plans."""
+    rates = [
+        capacity(attained(SETUP.share), SETUP.start, techniques=[technique], **_common(application, scale)) / gpus
+        for technique, gpus in map(_ours, SETUP.plans)
+    ]
+    return max(rates)
 
 
 def _gain(application: Application, scale: float) -> float:
-    baseline, best = _rates(application, scale)
-    return best / baseline if baseline else 0.0
+    baseline = _baseline(application, scale)
+    return _best(application, scale) / baseline if baseline else 0.0
 
 
 def _needed(application: Application, rate: float, **options: Any) -> float:
@@ -95,7 +102,7 @@ def _needed(application: Application, rate: float, **options: Any) -> float:
 
 def _tighter(application: Application) -> float:
     """Limits that vLLM just meets at its highest rate over those that DistServe meets at the same rate for each GPU."""
-    rate = capacity(attained(SETUP.share), SETUP.start, **_common(application, 1), **_theirs()) / SETUP.baseline_tp
+    rate = _baseline(application, 1)
     baseline = _needed(application, rate * SETUP.baseline_tp, **_theirs())
     return max(
         baseline / _needed(application, rate * gpus, techniques=[technique])
