@@ -24,7 +24,8 @@ from windtunnel.serving.replica import NEVER, Done
 from windtunnel.serving.request import Request
 from windtunnel.serving.rules import RULES, Rules
 from windtunnel.serving.spec import NO_LIMIT, EngineSpec
-from windtunnel.serving.step_cost import MIX_BITS, SPREAD, StepCost, compile_step
+from windtunnel.serving.speculated_cost import engine_cost
+from windtunnel.serving.step_cost import MIX_BITS, SPREAD, StepCost
 
 MS = PS // 1000
 
@@ -99,7 +100,7 @@ class Lab:
         cluster = scenario.cluster
         calibration = load_calibration(cluster.accelerator, None)
         price = make_pricer(cluster, serving_runtime(scenario.engine), calibration)
-        cost = compile_step(
+        cost = engine_cost(
             scenario.network, scenario.plan, scenario.engine, price, most_tokens=tokens + sequences,
             most_prompt_tokens=tokens, most_sequences=sequences, most_context=context, longest=131_072,
         )  # fmt: skip

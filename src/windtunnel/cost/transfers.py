@@ -30,6 +30,12 @@ def between_engines(price: Pricer, stride: int) -> Link:
     return Link(rate, max(small - SMALL / rate, 0.0))
 
 
+def from_store(link: Link, bytes_per_s: float, ratio: float, decode_bytes_per_s: float) -> Link:
+    """The ``link`` of one accelerator to a store that sends it ``bytes_per_s`` at most, each of which stands for
+    ``ratio`` bytes of its cache: no faster than the device restores them, which goes on while they come."""
+    return Link(min(link.bytes_per_s, bytes_per_s, decode_bytes_per_s / ratio), link.latency_s)
+
+
 def from_tier(name: str, cluster: Cluster, copies: Copy, price: Pricer) -> Link:
     """One accelerator's share of ``host`` memory, of the node's drives (``nvme``), or of storage on other nodes
     (``remote``), all through its own link to the host."""

@@ -11,7 +11,7 @@ import numpy as np
 from windtunnel.cost import load_calibration, make_pricer
 from windtunnel.cost.calibration import Calibration
 from windtunnel.cost.channel import Channel
-from windtunnel.cost.transfers import from_tier
+from windtunnel.cost.transfers import from_store, from_tier
 from windtunnel.engine.infer import serving_runtime
 from windtunnel.errors import ScenarioError
 from windtunnel.ops.fold import Pricer
@@ -311,10 +311,20 @@ def _caches(setup: EngineSetup, spec: EngineSpec, price: Pricer) -> Callable[[],
     policies = eviction(setup.options.eviction)
     copies = calibration_of(setup).copies
     rates = {t.name: from_tier(t.name, setup.cluster, copies, price) for t in setup.tiers}
+    ratios = dict.fromkeys(rates, 1.0)
+    stored = setup.plan.stored
+    if stored is not None and "remote" in rates:
+        # All ranks of the engine draw their parts from the store at once.
+        share = stored.bytes_per_s / setup.accelerators
+        rates["remote"] = from_store(rates["remote"], share, stored.ratio, stored.decode_bytes_per_s)
+        ratios["remote"] = stored.ratio
 
     def make() -> PrefixCache:
         # A block lies on all ranks of the engine: they move their parts side by side, each over its own link.
-        tiers = [Tier(t.name, t.capacity_bytes // setup.accelerators, Channel(*rates[t.name])) for t in setup.tiers]
+        tiers = [
+            Tier(t.name, t.capacity_bytes // setup.accelerators, Channel(*rates[t.name]), ratios[t.name])
+            for t in setup.tiers
+        ]
         return PrefixCache(policies, tiers, spec.prefix_units)
 
     return make

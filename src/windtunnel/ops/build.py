@@ -116,9 +116,15 @@ def attention_decode(
     dtype: str,
     act: float,
     kv_bytes_per_token: Value,
+    queries: Value = 1.0,
     **extra: Any,
 ) -> Op:
-    """One new query for each of ``sequences``, over ``context`` cached tokens in all (split-KV kernels)."""
+    """``queries`` new tokens of each of ``sequences``, over ``context`` cached tokens in all (split-KV kernels).
+
+    Several queries of a sequence share one reading of its keys, as the heads of a group do: to the kernel they are
+    more heads.
+    """
+    heads = heads * queries
     return Op(
         name,
         "attention_decode",

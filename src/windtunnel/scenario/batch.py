@@ -17,7 +17,8 @@ class Batch:
     token sees itself and what precedes it) and the keys that they read; ``decode_sequences``/``decode_context``:
     sequences that produce one token and the sum of their contexts. ``windows``: for each window w, the same three
     statistics (pairs, prefill context, decode context) with min(context, w) instead of the context.
-    ``sequences_in_prefill``: how many sequences the prefill tokens belong to.
+    ``sequences_in_prefill``: how many sequences the prefill tokens belong to. ``queries``: tokens that each decoding
+    sequence brings (more than one where guesses are checked).
     """
 
     tokens: Value
@@ -29,6 +30,7 @@ class Batch:
     decode_context: Value = 0.0
     windows: Mapping[int, tuple[Value, Value, Value]] = field(default_factory=dict)
     sequences_in_prefill: Value = 0.0
+    queries: Value = 1.0
 
     def seen(self, window: int | None) -> tuple[Value, Value, Value]:
         """(prefill pairs, prefill context, decode context) through a window; None: all of it."""

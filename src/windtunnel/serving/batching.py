@@ -7,7 +7,7 @@ one call. Stretches of pure decoding are one row with a repeat count.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,19 +126,30 @@ def _advance(running: deque[list[int]], steps: int, output_tokens: int) -> int:
     return done
 
 
-def as_batch(rows: Rows, input_tokens: int, windows: tuple[int, ...]) -> Batch:
-    """The rows' statistics, with those seen through each window.
+def after(rows: Rows, before: int) -> Rows:
+    """The same rows where every request comes after ``before`` tokens that are cached."""
+    return replace(
+        rows,
+        pairs=rows.pairs + before * rows.prefill,
+        prefill_context=rows.prefill_context + before * rows.prompts,
+        context=rows.context + before * rows.decodes,
+    )
+
+
+def as_batch(rows: Rows, input_tokens: int, windows: tuple[int, ...], before: int = 0) -> Batch:
+    """The rows' statistics, with those seen through each window. ``before``: cached tokens of every request (see
+    :func:`after`, which has added them to the rows).
 
     For prompts they are exact. For decodes the mean context of a row is cut at the window, which is an upper bound
     where some of the row's contexts are below the window and some above; in chunks it is that of the mean context.
     """
     mean = np.divide(rows.context, rows.decodes, out=np.zeros_like(rows.context), where=rows.decodes > 0)
     # Prompts are taken in order: how far the one at the head was before each row follows from the tokens so far.
-    after = np.cumsum(rows.steps * rows.prefill)
-    head = (after - rows.prefill) % input_tokens
+    done = np.cumsum(rows.steps * rows.prefill)
+    head = before + (done - rows.prefill) % input_tokens
     seen = {
         w: (
-            np.diff(_windowed(after, input_tokens, w), prepend=0.0),
+            np.diff(_windowed(done, input_tokens, w, before), prepend=0.0),
             rows.prefill + np.where(rows.prefill > 0, tokens_seen(head + 1.0, w) - 1.0, 0.0),
             rows.decodes * tokens_seen(mean, w),
         )
@@ -157,8 +168,8 @@ def as_batch(rows: Rows, input_tokens: int, windows: tuple[int, ...]) -> Batch:
     )
 
 
-def _windowed(tokens: Floats, length: int, window: int) -> Floats:
-    """Query-key pairs through a window of the first ``tokens`` of a queue of prompts of ``length``."""
+def _windowed(tokens: Floats, length: int, window: int, before: int) -> Floats:
+    """Query-key pairs through a window of the first ``tokens`` of a queue of prompts of ``length`` after ``before``."""
     whole, rest = np.divmod(tokens, length)
-    pairs: Floats = whole * float(causal_pairs(length, 0.0, window)) + causal_pairs(rest, 0.0, window)
+    pairs: Floats = whole * float(causal_pairs(length, before, window)) + causal_pairs(rest, before, window)
     return pairs

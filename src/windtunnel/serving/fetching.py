@@ -48,7 +48,7 @@ class Fetches:
         sizes: dict[int, int] = {}
         for _, tier in fetch.below:
             if tier != HBM and cache.tiers[tier].channel is not None:
-                sizes[tier] = sizes.get(tier, 0) + cache.block_bytes
+                sizes[tier] = sizes.get(tier, 0) + cache.tiers[tier].size(cache.block_bytes)
         for tier, size in sizes.items():
             channel = cache.tiers[tier].channel
             assert channel is not None

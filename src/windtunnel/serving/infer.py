@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from windtunnel.parallel.iteration import Iteration, iteration
 from windtunnel.scenario.batch import Batch, decode, prefill
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.plan import ServePlan
-from windtunnel.serving.batching import Floats, Rows, as_batch, lay_out
+from windtunnel.serving.batching import Floats, Rows, after, as_batch, lay_out
+from windtunnel.serving.memory import kv_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +63,31 @@ def run_batch(
     input_tokens: int,
     output_tokens: int,
     slots: int,
+    cached: int = 0,
+    wait_s: float = 0.0,
 ) -> Course:
     """``requests`` equal requests on one engine, all at time 0.
 
+    ``cached``: tokens that come before the ``input_tokens`` of each and are in the cache ``wait_s`` after its arrival.
     ``slots``: how many one attention-data-parallel rank holds at once; with pipeline stages they are dealt to as many
     groups as there are stages to keep busy, which start one after the other. TTFT, TPOT and E2E are means over the
     requests: TTFT to the end of the iteration that ends the prompt, TPOT (last - first token) / (output - 1).
+
+    With a store of contexts, iterations begin when the contexts of all requests are there; where that store may be
+    passed by, the quicker way counts.
     """
+    stored = plan.stored
+    if stored is not None:
+        context, _ = stored.split(input_tokens)
+        ways = [context] if not stored.text else [context, 0]
+        courses = [
+            run_batch(
+                network, replace(plan, stored=None), engine, price, requests=requests, input_tokens=input_tokens - c,
+                output_tokens=output_tokens, slots=slots, cached=c, wait_s=_fetch_s(network, plan, c, requests),
+            )
+            for c in ways
+        ]  # fmt: skip
+        return min(courses, key=lambda course: course.ttft)
     per_rank = -(-requests // int(plan.layout.dp))
     turns = min(int(plan.layout.pp), per_rank, slots)
     share = -(-per_rank // turns)
@@ -77,10 +96,13 @@ def run_batch(
     rows = lay_out(
         share, input_tokens, output_tokens, scheduler=engine.scheduler, budget=plan.max_batched_tokens, slots=running
     )
-    batch = as_batch(rows, input_tokens, network.views)
+    if cached:
+        rows = after(rows, cached)
+    batch = as_batch(rows, input_tokens, network.views, cached)
     made = iteration(network, plan, engine, batch)
     evaluation, each, slowest = pass_seconds(made, price, turns)
     seconds = np.broadcast_to(np.asarray(each, float), rows.steps.shape) * rows.steps
+    seconds[0] += wait_s
     ends = np.cumsum(seconds)
     # Group i enters the pipeline when the first stage has served those before it.
     entry = float(np.broadcast_to(np.asarray(slowest, float), rows.steps.shape)[0])
@@ -92,13 +114,23 @@ def run_batch(
     return Course(rows, seconds, first, tpot, last, makespan, evaluation, turns, share, running)
 
 
+def _fetch_s(network: Network, plan: ServePlan, context: int, requests: int) -> float:
+    """Seconds until the stored caches of all requests' contexts are on the engine's ranks."""
+    if not context or plan.stored is None:
+        return 0.0
+    whole = replace(plan, layout=replace(plan.layout, tp=1))
+    size = float(kv_bytes(network.blocks, whole, float(context)))
+    return plan.stored.fetch_s(requests * size, requests * context)
+
+
 def phase_trees(
     network: Network, plan: ServePlan, engine: ServeEngine, *, share: int, input_tokens: int, output_tokens: int
 ) -> tuple[Node, Node]:
     """One typical iteration of each phase: a full prompt iteration, and decoding in the middle of the output."""
     windows = network.views
-    prompts = max(min(share, plan.max_batched_tokens // input_tokens), 1)
-    length = float(min(input_tokens, plan.max_batched_tokens))
-    whole: Batch = prefill(float(prompts), length, 0.0, windows)
+    context, own = (0, input_tokens) if plan.stored is None else plan.stored.split(input_tokens)
+    prompts = max(min(share, plan.max_batched_tokens // own), 1)
+    length = float(min(own, plan.max_batched_tokens))
+    whole: Batch = prefill(float(prompts), length, float(context), windows)
     middle = decode(float(share), float(input_tokens + output_tokens / 2), windows)
     return iteration(network, plan, engine, whole).tree, iteration(network, plan, engine, middle).tree

@@ -116,11 +116,17 @@ def eviction(text: str) -> Callable[[], EvictionPolicy]:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A memory below the device's: blocks come up from it over ``channel`` (None: in no time)."""
+    """A memory below the device's: blocks come up from it over ``channel`` (None: in no time). ``ratio``: bytes of a
+    block on the device for each byte of it here and on the way."""
 
     name: str
     capacity_bytes: int
     channel: Channel | None = None
+    ratio: float = 1.0
+
+    def size(self, block_bytes: int) -> int:
+        """Bytes of a block here."""
+        return block_bytes if self.ratio == 1 else max(round(block_bytes / self.ratio), 1)
 
 
 class Match(NamedTuple):
@@ -136,7 +142,7 @@ class PrefixCache:
     """Blocks in device memory, pinned by the requests that use them or evictable, and in the ``tiers`` below it.
 
     A block lies in one place at most. The device's capacity is the engine's to keep: it calls :meth:`reclaim` when it
-    needs room. A tier below holds ``capacity_bytes // block_bytes`` blocks; what it must evict goes to the next one
+    needs room. A tier below holds as many blocks as its bytes allow; what it must evict goes to the next one
     and from the last nowhere. Writing to a tier takes no time (it is done in the background); reading from one is the
     engine's to time, over the tier's channel. ``policies`` makes an eviction policy for each tier.
     """
@@ -147,7 +153,7 @@ class PrefixCache:
         self.tiers = tuple(tiers)
         self.block_bytes = block_bytes
         self._make = policies
-        self._room = [tier.capacity_bytes // block_bytes for tier in tiers]
+        self._room = [tier.capacity_bytes // tier.size(block_bytes) for tier in tiers]
         self.clear()
 
     def clear(self) -> None:

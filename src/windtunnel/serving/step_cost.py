@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from windtunnel.models.network import LatentAttention, Network, StateSpace
+from windtunnel.models.network import LatentAttention, Network, StateSpace, views_of
 from windtunnel.ops.fold import Evaluation, Pricer
 from windtunnel.ops.values import Value
 from windtunnel.parallel.iteration import iteration
@@ -57,7 +57,8 @@ class StepCost:
     prompts add outside the attention call, which ``mixed``, 2^20 times the stretch, does not reach.
     ``overlapped``: the host prepares an iteration while the device runs the last one. ``eager``: unfused attention.
     ``maxima``: for each group how many rows each of its regions has, of which the largest counts; a group's time is
-    the sum over its regions. Empty: one row a group.
+    the sum over its regions. Empty: one row a group. ``by_decodes``: the second axis of ``base`` counts the sequences
+    that decode, not those whose states move.
     """
 
     windows: tuple[int, ...]
@@ -75,6 +76,7 @@ class StepCost:
     overlapped: bool
     eager: bool
     maxima: tuple[tuple[int, ...], ...] = ()
+    by_decodes: bool = False
 
     @property
     def ends(self) -> Ints:
@@ -100,7 +102,7 @@ class StepCost:
         return np.stack(found)
 
 
-class _Prober:
+class Prober:
     """Prices batches part by part: device seconds of each row of the tables."""
 
     def __init__(self, network: Network, plan: ServePlan, engine: ServeEngine, price: Pricer) -> None:
@@ -172,12 +174,9 @@ def _everything(views: tuple[int, ...]) -> Batch:
 
 
 def _views(network: Network) -> tuple[int, ...]:
-    """The windows of the network's attention layers, 0 for the whole context; one at least."""
-    whole = any(
-        getattr(b.mixer, "view", getattr(b.mixer, "window", None)) is None
-        for b in network.blocks
-        if not isinstance(b.mixer, StateSpace)
-    )
+    """The views that the network's attention layers have, 0 for the whole context; one at least."""
+    mixers = [b.mixer for b in network.blocks if not isinstance(b.mixer, StateSpace)]
+    whole = any(m is None or None in views_of(m) for m in mixers)
     found = ((0,) if whole else ()) + tuple(network.views)
     return found or (0,)
 
@@ -200,7 +199,7 @@ def compile_step(
     Raises:
         ScenarioError: a number format or a kernel that the machine has no price for.
     """
-    probe = _Prober(network, plan, engine, price)
+    probe = Prober(network, plan, engine, price)
     recurrent = any(isinstance(b.mixer, StateSpace) for b in network.blocks)
     tokens = TOKENS.points(most_tokens).astype(float)
     tokens[0] = 1.0  # no iteration is empty
@@ -216,7 +215,7 @@ def compile_step(
     schedule = np.broadcast_to(np.asarray(_schedule(probe, sequences), float), sequences.shape)
     eager = engine.attention == "eager"
     waves = _waves(probe, most_prompt_tokens, longest)
-    prompt = _prompt_table(probe, most_prompt_tokens, longest, eager)
+    prompt = prompt_table(probe, most_prompt_tokens, longest, eager)
     apart = prompt[:, :0]
     if any(isinstance(b.mixer, LatentAttention) for b in network.blocks):
         inside = _inside(network, plan, engine, price, most_prompt_tokens, longest)
@@ -227,11 +226,11 @@ def compile_step(
     return StepCost(
         windows=probe.views,
         copies=np.array([layers.count for layers, _ in made.stages]),
-        issue=_ps(_issue(probe)),
-        base=_ps(base),
-        head=_ps(head),
-        sends=_ps(sends),
-        schedule=_ps(schedule),
+        issue=in_ps(_issue(probe)),
+        base=in_ps(base),
+        head=in_ps(head),
+        sends=in_ps(sends),
+        schedule=in_ps(schedule),
         decode=_decode_table(probe, most_sequences, most_context),
         waves=waves,
         prompt=np.divide(prompt, share, out=np.zeros_like(prompt), where=share > 0),
@@ -243,11 +242,12 @@ def compile_step(
     )
 
 
-def _ps(seconds: Floats) -> Ints:
+def in_ps(seconds: Floats) -> Ints:
+    """Whole picoseconds."""
     return np.rint(np.asarray(seconds) * PS).astype(np.int64)
 
 
-def _issue(probe: _Prober) -> Floats:
+def _issue(probe: Prober) -> Floats:
     """[G, 2] host seconds of a stage, without and with prompts."""
     one = np.ones(1)
     batches = probe.decodes(one, probe.views[0], one), probe.prompts(one, probe.views[0], one, one)
@@ -259,12 +259,12 @@ def _issue(probe: _Prober) -> Floats:
     return np.ascontiguousarray(np.array(found).T)
 
 
-def _schedule(probe: _Prober, sequences: Floats) -> Value:
+def _schedule(probe: Prober, sequences: Floats) -> Value:
     made = iteration(probe.network, probe.plan, probe.engine, probe.batch(1.0, sequences))
     return Evaluation(made.schedule, probe.price).cost(made.schedule).host
 
 
-def _decode_table(probe: _Prober, most_sequences: int, most_context: int) -> Ints:
+def _decode_table(probe: Prober, most_sequences: int, most_context: int) -> Ints:
     """[R, W, sequences, contexts, 2] time and growth. The first view holds what depends on the sequences alone."""
     n = SEQUENCES.points(most_sequences).astype(float)[:, None]
     context = CONTEXT.points(most_context).astype(float)[None, :]
@@ -274,7 +274,7 @@ def _decode_table(probe: _Prober, most_sequences: int, most_context: int) -> Int
     tables = []
     for i, view in enumerate(probe.views):
         seen = probe.stages(probe.decodes(n, view, context + 0.0 * n), shape)
-        at = _ps(seen - (alone if i == 0 else nothing))
+        at = in_ps(seen - (alone if i == 0 else nothing))
         at[:, 0] = 0
         growth = np.maximum(np.rint(np.diff(at, axis=-1) / np.diff(context[0])), 0).astype(np.int64)
         tables.append(np.stack([at[..., :-1], growth], axis=-1))
@@ -290,7 +290,7 @@ def _prompt_grid(most_tokens: int, longest: int, eager: bool) -> tuple[Floats, F
     return tokens, keys, read
 
 
-def _prompt_table(probe: _Prober, most_tokens: int, longest: int, eager: bool) -> Floats:
+def prompt_table(probe: Prober, most_tokens: int, longest: int, eager: bool) -> Floats:
     """[R, W, tokens, keys, spread] picoseconds. The first view holds what depends on the tokens alone."""
     tokens, keys, read = _prompt_grid(most_tokens, longest, eager)
     shape, flat = np.broadcast_shapes(tokens.shape, keys.shape, read.shape), tokens.shape
@@ -305,7 +305,7 @@ def _prompt_table(probe: _Prober, most_tokens: int, longest: int, eager: bool) -
     return np.ascontiguousarray(np.stack(tables, axis=1))
 
 
-def _waves(probe: _Prober, most_tokens: int, longest: int) -> Floats:
+def _waves(probe: Prober, most_tokens: int, longest: int) -> Floats:
     """[R, W, tokens] picoseconds that prompt tokens add where each meets the most keys."""
     tokens = TOKENS.points(2 * most_tokens).astype(float)
     tokens[0] = 1.0
@@ -331,7 +331,7 @@ def _inside(
         decode_context=1.0,
     )
     one = Batch(1.0, 0.0, decode_sequences=1.0, decode_context=1.0)
-    probes = [_Prober(network, plan, engine.model_copy(update={"mixed_attention": m}), price) for m in (1.0, 2.0)]
+    probes = [Prober(network, plan, engine.model_copy(update={"mixed_attention": m}), price) for m in (1.0, 2.0)]
     low, high = (p.stages(both, shape) for p in probes)
     alone, without = probes[0].stages(one, (1, 1, 1)), probes[0].stages(probes[0].batch(1.0, 0.0, 1.0), (1, 1, 1))
     return np.ascontiguousarray(((high - low) - (alone - without))[:, None] * PS)

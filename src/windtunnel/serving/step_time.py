@@ -38,9 +38,9 @@ class StepTimes:
     and ``most_prompt_tokens`` of prompts."""
 
     __slots__ = (
-        "_apart", "_base", "_copies", "_decode", "_eager", "_ends", "_flat", "_head", "_issue", "_mixed", "_overlapped",
-        "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups", "most_prompt_tokens",
-        "most_tokens", "views",
+        "_apart", "_base", "_by_decodes", "_copies", "_decode", "_eager", "_ends", "_flat", "_head", "_issue", "_mixed",
+        "_overlapped", "_prompt", "_schedule", "_sends", "_shapes", "_spread", "_waves", "cost", "groups",
+        "most_prompt_tokens", "most_tokens", "views",
     )  # fmt: skip
 
     def __init__(self, cost: StepCost) -> None:
@@ -55,6 +55,7 @@ class StepTimes:
         self._ends: list[int] = cost.ends.tolist()
         self._copies, self._issue = cost.copies.tolist(), cost.issue.tolist()
         self._mixed, self._overlapped, self._eager = cost.mixed, cost.overlapped, cost.eager
+        self._by_decodes = cost.by_decodes
         self._spread = (SQUARE if cost.eager else SPREAD).tolist()
         self._flat: dict[int, tuple[list[int], int, int]] = {}
         self.most_tokens = _largest(TOKENS, min(cost.base.shape[1], len(cost.sends)))
@@ -66,7 +67,7 @@ class StepTimes:
         sampled = work.decodes + work.finished
         total = slowest = group = device = longest = 0
         for row, end in enumerate(self._ends):
-            time = self._tokens(row, tokens, work.decodes + work.prompts)
+            time = self._tokens(row, tokens, work.decodes if self._by_decodes else work.decodes + work.prompts)
             attention = 0
             if work.decodes:
                 attention += self._decodes(row, work)

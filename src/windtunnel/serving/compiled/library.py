@@ -51,7 +51,7 @@ class Prices(Structure):
     _fields_ = [
         *_all(c_void_p, "base head sends schedule copies issue ends decode waves prompt apart spread"),
         *_all(c_int64, "groups base_rows base_columns head_points decode_rows decode_points"),
-        *_all(c_int64, "wave_points prompt_rows prompt_columns spread_points mixed overlapped eager"),
+        *_all(c_int64, "wave_points prompt_rows prompt_columns spread_points mixed overlapped eager by_decodes"),
     ]
 
 

@@ -46,6 +46,12 @@ static inline double part_on(int dense, int mantissa, int64_t i, int64_t value)
     return (double)(value - point_on(dense, mantissa, i)) / (double)((int64_t)1 << width_on(dense, mantissa, i));
 }
 
+/* Where an iteration is on the second axis of `base`. */
+static inline int64_t states_of(const struct prices *p, const struct work *work)
+{
+    return p->by_decodes ? work->decodes : work->decodes + work->prompts;
+}
+
 /* Whether the price list has what an iteration of a lane asks for. */
 static inline bool has_price(const struct engine *e, const struct lane *lane)
 {
@@ -53,7 +59,7 @@ static inline bool has_price(const struct engine *e, const struct lane *lane)
     const struct work *work = &lane->work;
     if (work->decodes + work->prompt >= point_on(TOKENS, p->base_rows - 1))
         return false;
-    if (p->base_columns > 1 && work->decodes + work->prompts >= point_on(STATES, p->base_columns - 1))
+    if (p->base_columns > 1 && states_of(p, work) >= point_on(STATES, p->base_columns - 1))
         return false;
     if (work->decodes + work->finished >= p->head_points || work->decodes >= point_on(SEQUENCES, p->decode_rows))
         return false;
@@ -161,7 +167,7 @@ static inline int64_t iteration_time(const struct engine *e, const struct lane *
     const int64_t tokens = work->decodes + work->prompt, sampled = work->decodes + work->finished;
     int64_t total = 0, slowest = 0, device = 0, longest = 0;
     for (int64_t g = 0, row = 0; g < p->groups; row++) {
-        int64_t time = token_time(p, row, tokens, work->decodes + work->prompts), attention = 0;
+        int64_t time = token_time(p, row, tokens, states_of(p, work)), attention = 0;
         if (work->decodes)
             attention += decode_time(e, lane, row);
         if (work->prompt) {

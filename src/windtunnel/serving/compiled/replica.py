@@ -246,7 +246,7 @@ class _Tables:
             head_points=min(len(cost.head), len(cost.schedule)), decode_rows=cost.decode.shape[2],
             decode_points=cost.decode.shape[3], wave_points=cost.waves.shape[2], prompt_rows=cost.prompt.shape[2],
             prompt_columns=cost.prompt.shape[3], spread_points=cost.prompt.shape[4], mixed=cost.mixed,
-            overlapped=cost.overlapped, eager=cost.eager,
+            overlapped=cost.overlapped, eager=cost.eager, by_decodes=cost.by_decodes,
         )  # fmt: skip
         for name in self.__slots__:
             table: NDArray[np.generic] = getattr(self, name)

@@ -28,7 +28,7 @@ struct prices {
     const double *waves, *prompt, *apart /* or NULL */, *spread;
     int64_t groups, base_rows, base_columns, head_points, decode_rows, decode_points;
     int64_t wave_points, prompt_rows, prompt_columns, spread_points;
-    int64_t mixed, overlapped, eager;
+    int64_t mixed, overlapped, eager, by_decodes;
 };
 
 struct rule {
