@@ -23,20 +23,20 @@ SETUP = Setup(
     baseline_tp=paper(4, "section 6.1: vLLM's tensor parallelism for OPT-66B, as its own paper has it"),
     # Engines, tp and pp of prompts; engines, tp and pp of decoding. The best counts, as the paper's search does.
     plans=assumption(
-        ((1, 4, 1, 1, 2, 2), (1, 2, 2, 1, 4, 1), (2, 4, 1, 1, 4, 1)),
+        ((1, 2, 2, 1, 4, 1), (2, 4, 1, 1, 4, 1)),
         "splits of 8 to 12 GPUs that hold the model; the paper's own search is over more",
     ),
     share=paper(0.9, "abstract: within latency constraints for more than 90 % of requests"),
     # Mean tokens of prompts and answers, the limits in seconds on the first token and on the mean time to the next.
     summaries=paper((1738.3, 90.7, 15.0, 0.15), "section 6.1: LongBench, table 1 and figure 7"),
     code=paper((171.3, 98.2, 0.125, 0.2), "section 6.1: HumanEval, table 1 and figure 7"),
-    chats=paper((755.5, 200.3, 0.4, 0.1), "section 6.1: ShareGPT, table 1 and figure 7"),
+    chats=assumption((755.5, 200.3, 2.5, 0.15), "ShareGPT: lengths of figure 7, limits between those of the others"),
     prompt_cv=assumption(
         0.4, "figure 7 shows distributions of lengths; prompts are cut to the model's 2,048 positions"
     ),
     answer_cv=assumption(0.7, "figure 7 shows distributions of lengths"),
     longest=assumption(4096, "no request of the drawn ones is turned away"),
-    requests=assumption(2000, "a run many times as long as the limit on the first token"),
+    requests=assumption(1500, "a run many times as long as the limit on the first token"),
     start=assumption(2.0, "requests a second at which the search begins"),
     scales=assumption(
         (0.6, 0.8, 1.0, 1.5, 2.5, 5.0, 10.0), "from tighter limits than a lone prompt needs to loose ones"
@@ -73,7 +73,7 @@ def _theirs() -> dict[str, Any]:
 def _baseline(application: Application, scale: float) -> float:
     """vLLM's requests a second for each GPU."""
     rate = capacity(attained(SETUP.share), SETUP.start, **_common(application, scale), **_theirs())
-    return rate / SETUP.baseline_tp
+    return float(rate / SETUP.baseline_tp)
 
 
 @cache
