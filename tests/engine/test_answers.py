@@ -74,7 +74,7 @@ def served(**given: Any) -> InferResult:
     return infer(read_options(InferOptions, {"model": "llama-3.1-8b", "on": "1xh100-sxm", "input": 512, **given}))
 
 
-TRAINING = ("megatron", "nemo", "fsdp", "deepspeed", "maxtext", "pytorch")
+TRAINING = ("megatron", "nemo", "fsdp", "deepspeed", "maxtext", "pytorch", "flash-attn", "gpipe")
 TRAIN_ENGINES = [n for n in engine_names() if n.partition("@")[0] in TRAINING]
 SERVE_ENGINES = [n for n in engine_names() if n not in TRAIN_ENGINES]
 

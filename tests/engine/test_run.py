@@ -111,3 +111,26 @@ def test_wrong_runs_are_one_clear_line(changes: dict[str, Any], words: list[str]
         answer(**changes)
     assert "\n" not in str(caught.value)
     assert all(w in str(caught.value) for w in words)
+
+
+def test_checkpoints_every_so_many_steps() -> None:
+    whole = run(checkpoint_every="10 steps", tokens=1e9)
+    assert whole["checkpoints"] == -(-whole["steps"] // 10)
+    assert run(checkpoint_every="1step", tokens=1e9)["checkpoints"] == whole["steps"]
+
+
+@pytest.mark.parametrize("every", ["step", "0steps", "1.5 steps", "-2steps", "often"])
+def test_an_interval_that_is_none_is_named(every: str) -> None:
+    with pytest.raises(ScenarioError, match="checkpoint_every"):
+        run(checkpoint_every=every)
+
+
+def test_only_ranks_that_hold_a_part_of_the_state_write() -> None:
+    """torch.save at 1 GB/s: tp x pp processes without sharding, all of them with ZeRO-1."""
+    asked = {"engine": "deepspeed@2024", "mtbf_hours": 1e9, "checkpoint_every": "100steps", "tokens": 1e11}
+    alone, shared = run(**asked, zero=0), run(**asked, zero=1)
+    for whole, writers in ((alone, 2), (shared, 256)):
+        each = whole["lost_s"]["checkpoints"] / whole["checkpoints"]
+        assert each == pytest.approx(
+            max(whole["checkpoint_bytes"] / (writers * 1e9), whole["checkpoint_bytes"] / 120.8e9)
+        )

@@ -66,7 +66,9 @@ def flows(draw: st.DrawFn, parts: st.SearchStrategy[Node], n: st.SearchStrategy[
     stages = draw(st.lists(parts, min_size=1, max_size=3))
     streams = draw(st.lists(st.sampled_from("abc"), min_size=len(stages), max_size=len(stages)))
     main = draw(st.integers(0, len(stages) - 1))
-    return Flow(draw(n), tuple(stages), tuple(streams), draw(interferences), main)
+    shares = draw(st.sampled_from([(), (1.0, 0.6, 0.3)[: len(stages)]]))
+    closed = draw(st.booleans())
+    return Flow(draw(n), tuple(stages), tuple(streams), draw(interferences), main, closed=closed, shares=shares)
 
 
 @st.composite
@@ -262,6 +264,35 @@ def test_flow_equals_the_naive_recurrence(n: int, times: list[float]) -> None:
     stages = tuple(Op(str(i), "gemm", flops=t) for i, t in enumerate(times))
     flow = Flow(n, stages, tuple(str(i) for i in range(len(times))))
     assert Evaluation(flow, alone).seconds() == pytest.approx(recurrence(n, times) if n else 0.0)
+
+
+@given(st.integers(1, 7), st.lists(sizes, min_size=1, max_size=4), st.integers(1, 6))
+def test_closed_flows_in_a_row_last_as_their_bounds_say(n: int, times: list[float], layers: int) -> None:
+    """Pieces go round stages of different streams again and again: never faster than priced, and slower at the most by
+    one passage of one piece for each of the others at the start and the end."""
+    stages = tuple(Op(str(i), "gemm", flops=t) for i, t in enumerate(times))
+    flow = Flow(n, stages, tuple(str(i) for i in range(len(times))), closed=True)
+    priced = layers * float(Evaluation(flow, alone).seconds())
+    found = going_round(n, times, layers)
+    assert priced * (1 - 1e-12) <= found <= priced + sum(times) + 1e-9
+
+
+def going_round(n: int, times: list[float], layers: int) -> float:
+    """``n`` pieces through the same stages ``layers`` times, each stage serving who came first."""
+    free, ready = [0.0] * len(times), [0.0] * n
+    for _ in range(layers):
+        for i in range(n):
+            for j, t in enumerate(times):
+                free[j] = ready[i] = max(free[j], ready[i]) + t
+    return max(ready)
+
+
+@given(flows(trees()) | pars(trees()))
+def test_the_largest_of_its_lines_is_how_long_an_overlap_takes(beside: Flow | Par) -> None:
+    evaluation = Evaluation(beside, price)
+    costs = [evaluation.cost(c) for c in beside.children]
+    longest = max(beside.lines(costs, ("hbm", "tensor")))
+    assert longest == pytest.approx(evaluation.cost(beside).seconds, rel=1e-9, abs=1e-12)
 
 
 @given(flows(trees()))

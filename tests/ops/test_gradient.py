@@ -149,6 +149,14 @@ def test_recomputing_the_core_runs_attention_and_what_feeds_it() -> None:
     assert only(Flow(4, (linear(), ring), ("a", "b")), "core") is EMPTY
     assert matrix_flops(only(Flow(4, (core, linear()), ("a", "b")), "core")) == 4 * core.flops
     assert only(tree, "all") is tree
+    assert operators(only(Par((core, ring), feeds=False), "core")) == [core]
+
+
+def test_a_closed_flow_stays_closed_in_reverse() -> None:
+    a, b = linear().but(name="a"), linear().but(name="b")
+    flow, _ = gradient(Flow(3, (a, b), ("compute", "network"), 0.1, closed=True, shares=(1.0, 0.2)))
+    assert isinstance(flow, Flow)
+    assert (flow.n, flow.closed, flow.shares) == (3, True, (0.2, 1.0))
 
 
 class _Never:

@@ -51,6 +51,9 @@ SERVICES: dict[str, dict[str, Any]] = {
     "three pieces of experts": {
         "model": "mixtral-8x7b", "on": "8xh100-sxm", "dp": 8, "ep": 8, "techniques": ("nanoflow:nano_batches=3",),
     },
+    "a share kept": {"model": "llama-3.1-8b", "on": "1xa100-80gb-sxm", "techniques": "h2o"},
+    "a budget kept": {"model": "opt-13b", "on": "1xa100-80gb-sxm", "techniques": "h2o:tokens=512"},
+    "latent, a share kept": {"model": "deepseek-v3", "on": "8xh200-sxm", "tp": 8, "techniques": "h2o"},
 }  # fmt: skip
 TOGETHER = ("pieces", "pieces of windows", "three pieces of experts")
 """Services with work side by side, without pipeline stages."""

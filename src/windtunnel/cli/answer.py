@@ -166,8 +166,6 @@ def _read_wanted(name: str, values: Mapping[str, Any]) -> Wanted:
         if getattr(wanted, key) and name not in commands:
             flag = "--" + key.replace("_", "-")
             raise ScenarioError(f"{flag} is for {', '.join(commands)}; {values['file']!r} asks for {name}")
-    if wanted.plot and not wanted.sweep and name in ("train", "infer"):
-        raise ScenarioError("--plot draws a sweep; add --sweep KEY=V1,V2")
     if wanted.sweep and wanted.compare:
         raise ScenarioError("--compare and --sweep are two ways of trying values; give one of them")
     if (wanted.sweep or wanted.compare) and (
@@ -209,9 +207,16 @@ def answer(name: str, options: Options, wanted: Wanted) -> int:
         from windtunnel.cli.simulate import answer_simulation
 
         return answer_simulation(options, wanted)
+    if wanted.plot and not getattr(options, "long_context", False):
+        more = " or --long-context" if name == "infer" else ""
+        raise ScenarioError(f"--plot draws a sweep; add --sweep KEY=V1,V2{more}")
     from windtunnel.cli.output import print_json, print_report
 
     result: Any = ask(name, options)
+    if wanted.plot:
+        from windtunnel.report.long_context import plot_long_context
+
+        plot_long_context(result, wanted.plot)
     suggestions = None if result.fits else suggested(name, options, result)
     if wanted.save_scenario:
         save_scenario(options, name, wanted.save_scenario)

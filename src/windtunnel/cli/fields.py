@@ -20,11 +20,11 @@ _PANELS: Mapping[str, tuple[str, ...]] = {
         "replicas",
     ),
     "Work": (
-        "micro_batch", "global_batch", "seq", "packed_lengths", "batch", "input", "output", "precision", "kv_precision",
-        "optimizer", "finetune", "flops_convention",
+        "micro_batch", "global_batch", "seq", "packed_lengths", "batch", "input", "output", "long_context",
+        "short_context", "rounds", "precision", "kv_precision", "optimizer", "finetune", "flops_convention",
     ),
     "Memory and engine": (
-        "engine", "recompute", "offload", "kv_blocks", "block_size", "memory_utilization",
+        "engine", "recompute", "offload", "block_batches", "kv_blocks", "block_size", "memory_utilization",
         "max_model_len", "chunk", "max_batch",
     ),
     "Workload": (

@@ -57,7 +57,8 @@ def scan_kernel(rates: Rates, table: Mapping[str, Scan]) -> Kernel:
 
 
 def copy_kernel(rates: Rates, cluster: Cluster, constants: Copy) -> Kernel:
-    """Prices ``copy``: the slower of the link to the host and this device's share of the node's storage."""
+    """Prices ``copy``: the slower of the link to the host and this device's share of the node's storage; at most
+    ``shape["bytes_per_s"]``, if there is one, where the host copies what it sends to page-locked memory first."""
     sharers = min(cluster.node_size, cluster.count)
     pcie_s = 1.0 / (constants.pcie * cluster.pcie_bytes_per_s)
     nvme_s = sharers / (constants.nvme * cluster.nvme.bandwidth_bytes_per_s)
@@ -65,7 +66,11 @@ def copy_kernel(rates: Rates, cluster: Cluster, constants: Copy) -> Kernel:
     def price(op: Op) -> Price:
         pcie, nvme = op.pcie_bytes * pcie_s, op.nvme_bytes * nvme_s
         latency = op.kernels * constants.fixed_s
-        return Price(latency + maximum(pcie, nvme), {"pcie": pcie, "nvme": nvme}, latency, rates.issue(op))
+        busy = {"pcie": pcie, "nvme": nvme}
+        if "bytes_per_s" in op.shape:
+            busy["host"] = op.pcie_bytes / op.shape["bytes_per_s"] / cluster.host_relative_speed
+            return Price(latency + maximum(maximum(pcie, nvme), busy["host"]), busy, latency, rates.issue(op))
+        return Price(latency + maximum(pcie, nvme), busy, latency, rates.issue(op))
 
     return price
 

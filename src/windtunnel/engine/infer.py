@@ -13,6 +13,7 @@ from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
 from windtunnel.cost.calibration import Calibration
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.engine.intervals import Kind, Sure, sure
+from windtunnel.engine.long_context import long_context
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
@@ -22,7 +23,15 @@ from windtunnel.scenario.options import InferOptions
 from windtunnel.scenario.results import InferResult, Phase
 from windtunnel.scenario.serve import InferScenario, infer_scenario
 from windtunnel.serving.infer import Course, phase_trees, run_batch
-from windtunnel.serving.memory import ServeMemory, kv_capacity_tokens, sequence_bytes, serve_memory
+from windtunnel.serving.memory import (
+    Below,
+    ServeMemory,
+    kv_capacity_tokens,
+    lacking_bytes,
+    most_sequences,
+    sequence_bytes,
+    serve_memory,
+)
 
 
 def infer(options: InferOptions) -> InferResult:
@@ -51,17 +60,16 @@ def max_batch(scenario: InferScenario, memory: ServeMemory) -> int:
     plan, length = scenario.plan, scenario.options.input + scenario.options.output
     if plan.kv_blocks is not None:
         return plan.kv_blocks // -(-length // plan.block_size) * int(plan.layout.dp)
-    each = sequence_bytes(memory, plan, float(length))
-    most = math.floor(max(memory.kv_budget, 0.0) / each) if each > 0 else UNLIMITED
-    return most * int(plan.layout.dp)
+    most = most_sequences(memory, plan, float(length))
+    return (UNLIMITED if math.isinf(most) else math.floor(most)) * int(plan.layout.dp)
 
 
 def missing_bytes(scenario: InferScenario, memory: ServeMemory, sequences: int) -> float:
     """Bytes that a rank lacks to hold its weights and ``sequences`` of full length (0: it fits)."""
     plan, length = scenario.plan, scenario.options.input + scenario.options.output
-    each = sequence_bytes(memory, plan, float(length))
     if plan.kv_blocks is None:
-        return max(sequences * each - memory.kv_budget, 0.0)
+        return lacking_bytes(memory, plan, float(length), sequences)
+    each = sequence_bytes(memory, plan, float(length))
     # The number of blocks is given: what they hold is limited by it, and they must be there.
     block = each / -(-length // plan.block_size)
     pool = plan.kv_blocks * block
@@ -77,7 +85,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
     runtime = serving_runtime(engine)
     calibration = load_calibration(cluster.accelerator, o.calibration)
     length = float(o.input + o.output)
-    memory = serve_memory(network, plan, engine, cluster, length)
+    memory = serve_memory(network, plan, engine, cluster, length, float(o.input))
     dp, most = int(plan.layout.dp), max_batch(scenario, memory)
     wanted = min(-(-o.batch // dp), plan.max_sequences)
     # A static batch is whole or it does not fit; others run with what memory holds, one request at the least.
@@ -87,9 +95,10 @@ def infer_answer(scenario: InferScenario) -> InferResult:
         network, plan, engine, make_pricer(cluster, runtime, calibration),
         requests=o.batch, input_tokens=o.input, output_tokens=o.output, slots=slots,
     )  # fmt: skip
-    kv = sequence_bytes(memory, plan, length) * slots
+    whole = sequence_bytes(memory, plan, length) * slots
+    kv = whole * memory.kv_here
     shortfall = missing_bytes(scenario, memory, slots if static else 1)
-    warnings = [*scenario.warnings, *_queueing(scenario, slots * dp)]
+    warnings = [*scenario.warnings, *_queueing(scenario, slots * dp), *_below(memory, whole)]
     calibrated, doubts = sureness(calibration, ("gemm", "attention", "attention_decode", "pointwise"))
     warnings += [*doubts, *_precision_warning(scenario)]
     gpus = int(plan.layout.tp * plan.layout.pp * plan.layout.dp)
@@ -121,6 +130,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
             "activations": memory.activations,
             "total": memory.weights + kv + memory.activations,
             "capacity": memory.capacity,
+            **{f"{b.name}_{k}": v for b in memory.below for k, v in _kept_below(b, whole).items()},
         },
         prefill=prefill[0],
         decode=decode[0],
@@ -130,9 +140,14 @@ def infer_answer(scenario: InferScenario) -> InferResult:
         confidence=known.confidence,
         calibrated=calibrated,
         warnings=[*warnings, *known.warnings],
+        long_context=long_context(scenario, runtime, calibration) if o.long_context else None,
         explain=lambda: _explained({"prefill": prefill[1], "decode": decode[1]}, cluster),
         tree={"prefill": prefill[1], "decode": decode[1]},
     )
+
+
+def _kept_below(below: Below, kv: float) -> dict[str, float]:
+    return {"weights": below.weights, "kv_cache": below.kv_share * kv, "capacity": below.capacity}
 
 
 def _sure(scenario: InferScenario, course: Course, calibrated: bool, gpus: int) -> Sure:
@@ -193,7 +208,8 @@ def plan_fields(scenario: InferScenario) -> dict[str, Any]:
         "batch": o.batch, "input": o.input, "output": o.output, "precision": p.precision,
         "kv_precision": p.linear.kv, "engine": scenario.engine.name, "kv_blocks": p.kv_blocks,
         "block_size": p.block_size, "memory_utilization": p.memory_utilization, "max_model_len": p.max_model_len,
-        "chunk": p.max_batched_tokens, "max_batch": p.max_sequences,
+        "chunk": p.max_batched_tokens, "max_batch": p.max_sequences, "offload": o.offload,
+        "block_batches": p.block_batches if p.block_batches > 1 else None,
     }  # fmt: skip
     fields["with"] = list(o.techniques) or None
     return {k: v for k, v in fields.items() if v is not None}
@@ -204,6 +220,16 @@ def _queueing(scenario: InferScenario, at_once: int) -> list[str]:
     if n <= at_once:
         return []
     return [f"{at_once} of {n} requests run at once (memory or max_batch); the others wait for a place"]
+
+
+def _below(memory: ServeMemory, kv: float) -> list[str]:
+    """What the memories below the device's lack."""
+    found = [(b.name, b.weights + b.kv_share * kv, b.capacity) for b in memory.below]
+    return [
+        f"{name}: {needed / 2**30:.1f} GiB of weights and KV cache of a GPU, {there / 2**30:.1f} GiB there for them"
+        for name, needed, there in found
+        if needed > there
+    ]
 
 
 def _precision_warning(scenario: InferScenario) -> list[str]:

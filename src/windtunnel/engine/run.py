@@ -81,6 +81,7 @@ def checkpoints_of(scenario: TrainScenario, step: Step, passes_s: float) -> Chec
         copy_tier=copy_tier,
         writing_bytes_per_s=math.inf if one is None else one * writers(scenario),
         unchanged_s=passes_s if engine.lazy_checkpoints else 0.0,
+        streamed=engine.lazy_checkpoints,
         buffer_bytes=math.inf if cache is None else cache * int(scenario.plan.layout.world),
     )
 

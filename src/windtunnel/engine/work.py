@@ -101,7 +101,7 @@ def physics(ran: Sequence[Ran], network: Network) -> Physics:
 
 def provisioned_w(cluster: Cluster) -> float:
     """Watt that must be there for one accelerator and its share of the node."""
-    return cluster.accelerator.power_w + cluster.node_power_w / cluster.node_size
+    return cluster.accelerator.power_w + cluster.node_power_w / min(cluster.node_size, cluster.count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,8 +7,8 @@ All sizes are counts (heads, channels, tokens); nothing here knows how a network
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Position = Literal["rope", "learned", "alibi", "relative", "none"]
@@ -27,13 +27,43 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """``share`` of the tokens that a view of the context shows: of the last ``window`` of them, or (None) of all that
+    the layer itself sees."""
+
+    share: float = 1.0
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SparseKV:
+    """What of its context a layer keeps and uses; each is a sum of parts, all of it unless stated.
+
+    ``hold``: what the cache keeps; ``read``: what a decoding token attends to; ``prompt``: what a prompt's tokens
+    attend to. ``width``: bytes of a token kept over those of a whole one. ``choose``: elements that choosing what to
+    read or keep moves at every decode step, for each key/value head and token held (scores summed up, summaries of
+    pages), in ``choose_kernels`` kernels. ``score``: share of a prompt's queries whose attention weights are summed
+    over, once the prompt is through.
+    """
+
+    hold: tuple[Kept, ...] = (Kept(),)
+    read: tuple[Kept, ...] = (Kept(),)
+    prompt: tuple[Kept, ...] = (Kept(),)
+    width: float = 1.0
+    choose: float = 0.0
+    choose_kernels: float = 1.0
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """Multi-head attention with ``kv_heads`` key/value heads (MHA, GQA, MQA), optionally in a sliding window.
 
     ``window``: tokens a query sees at most, itself included (None: all); with ``chunked`` the sequence is cut into
     chunks of ``window`` tokens and a query sees its own chunk only (Llama 4). ``gated``: a query-sized output gate,
     projected along with the queries (Qwen3-Next). ``sinks``: one learned logit a head (gpt-oss). ``cross``: keys and
-    values come from the encoder. ``extra_parameters`` counts what is neither a projection nor a norm.
+    values come from the encoder. ``extra_parameters`` counts what is neither a projection nor a norm. ``sparse``: what
+    serving keeps of its context (None: all).
     """
 
     hidden: int
@@ -53,6 +83,7 @@ class Attention:
     sinks: bool = False
     extra_parameters: int = 0
     chunked: bool = False
+    sparse: SparseKV | None = None
 
     @property
     def q_size(self) -> int:
@@ -99,7 +130,7 @@ class LatentAttention:
     """Multi-head latent attention (MLA; DeepSeek-V2, arXiv 2405.04434, section 2.1).
 
     The cache holds ``kv_lora_rank`` latent channels and ``rope_head_dim`` shared rotary channels a token.
-    ``q_lora_rank`` None: queries are projected directly.
+    ``q_lora_rank`` None: queries are projected directly. ``sparse``: what serving keeps of its context (None: all).
     """
 
     hidden: int
@@ -112,6 +143,12 @@ class LatentAttention:
     bias: bool = False
     causal: bool = True
     window: int | None = None
+    sparse: SparseKV | None = None
+
+    @property
+    def view(self) -> int | None:
+        """As :attr:`Attention.view`."""
+        return self.window
 
     @property
     def head_dim(self) -> int:
@@ -135,6 +172,33 @@ class LatentAttention:
             q = self.hidden * self.q_lora_rank + self.bias * self.q_lora_rank
             q += self.q_lora_rank + self.q_lora_rank * self.heads * self.head_dim
         return q + down + up + self.out_size * self.hidden + self.bias * self.hidden
+
+
+def kept(
+    mixer: Attention | LatentAttention, what: Literal["hold", "read", "prompt"]
+) -> tuple[tuple[float, int | None], ...]:
+    """(share, view as in :attr:`Attention.view`) of the parts that a layer holds, reads, or lets prompts attend to.
+
+    Where a layer cuts the context into chunks, a part's window does not narrow them.
+    """
+    own = mixer.view
+    if mixer.sparse is None:
+        return ((1.0, own),)
+    parts: tuple[Kept, ...] = getattr(mixer.sparse, what)
+    return tuple((p.share, _narrower(own, p.window)) for p in parts)
+
+
+def _narrower(own: int | None, window: int | None) -> int | None:
+    if window is None or (own is not None and own < 0):
+        return own
+    return window if own is None else min(own, window)
+
+
+def views_of(mixer: Attention | LatentAttention) -> frozenset[int | None]:
+    """Every view of the context that a layer's work or cache depends on."""
+    if mixer.sparse is None:
+        return frozenset({mixer.view})
+    return frozenset(view for what in ("hold", "read", "prompt") for _, view in kept(mixer, what))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,10 +367,9 @@ class Network:
 
     @property
     def views(self) -> tuple[int, ...]:
-        """The distinct windows and chunks of its attention layers (see :attr:`Attention.view`)."""
+        """The distinct windows and chunks of its attention layers (see :attr:`Attention.view`), and what they keep."""
         mixers = {id(b.mixer): b.mixer for b in self.encoder + self.blocks}.values()
-        found = {m.view for m in mixers if isinstance(m, Attention)}
-        found |= {m.window for m in mixers if isinstance(m, LatentAttention)}
+        found = {v for m in mixers if isinstance(m, Attention | LatentAttention) for v in views_of(m)}
         return tuple(sorted(v for v in found if v is not None))
 
     @property
@@ -323,3 +386,12 @@ class Network:
     def state_elements(self) -> int:
         """Recurrent-state elements a sequence."""
         return sum(b.mixer.state_elements for b in self.blocks if isinstance(b.mixer, StateSpace))
+
+
+def with_mixers(network: Network, change: Callable[[Attention | LatentAttention], Mixer]) -> Network:
+    """The network with other attention in its (decoder's) layers. Equal layers stay one object."""
+    made = {
+        id(b): replace(b, mixer=change(b.mixer)) if isinstance(b.mixer, Attention | LatentAttention) else b
+        for b in network.blocks
+    }
+    return replace(network, blocks=tuple(made[id(b)] for b in network.blocks))

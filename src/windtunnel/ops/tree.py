@@ -175,32 +175,30 @@ class Flow:
     def combine(self, costs: Sequence[Cost]) -> Cost:
         one = add(costs)
         steady = overlap(list(self._by_stream(costs).values()), self._shared(costs), self.interference)
-        if self.closed:
-            seconds = maximum(one.seconds, self.n * steady)
-        else:
-            seconds = minimum(self.n, 1.0) * one.seconds + maximum(self.n - 1, 0) * steady
+        # A flow of a fraction of a piece, or of none, is that much of one pass.
+        first = minimum(self.n, 1.0) * one.seconds
+        seconds = maximum(first, self.n * steady) if self.closed else first + maximum(self.n - 1, 0) * steady
         return Cost(seconds, self.n * one.host, Busy(((one.busy, self.n),)))
 
     def lines(self, costs: Sequence[Cost], resources: Sequence[str]) -> list[Value]:
         """As of :class:`Par`: of one piece where the flow is closed, of each stream, each resource, the units."""
         found = [total(costs, r) for r in resources] + ([self._units(costs)] if self.shares else [])
-        one = add(costs).seconds
+        first = minimum(self.n, 1.0) * add(costs).seconds
         steady = lines(list(self._by_stream(costs).values()), found, self.interference)
         if self.closed:
-            return [one, *(self.n * t for t in steady)]
-        return [minimum(self.n, 1.0) * one + maximum(self.n - 1, 0) * t for t in steady]
+            return [first, *(self.n * t for t in steady)]
+        return [first + maximum(self.n - 1, 0) * t for t in steady]
 
     def weights(self, costs: Sequence[Cost]) -> list[Value]:
         sums = self._by_stream(costs)
         found = critical(list(sums.values()), self._shared(costs), self.interference)
         steady = dict(zip(sums, found, strict=True))
+        once = minimum(self.n, 1.0)
         if self.closed:
-            one = add(costs).seconds
-            waits = where(one >= self.combine(costs).seconds, 1.0, 0.0)
-            return [waits + (1.0 - waits) * self.n * steady[stream] for stream in self.streams]
+            waits = where(once * add(costs).seconds >= self.combine(costs).seconds, 1.0, 0.0)
+            return [waits * once + (1.0 - waits) * self.n * steady[stream] for stream in self.streams]
         more = maximum(self.n - 1, 0)
-        # A flow of a fraction of a piece, or of none, is that much of one pass.
-        return [minimum(self.n, 1.0) + more * steady[stream] for stream in self.streams]
+        return [once + more * steady[stream] for stream in self.streams]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
-from windtunnel.models.network import Attention, LatentAttention
+from windtunnel.models.network import Attention, LatentAttention, kept
 from windtunnel.ops.build import attention, attention_decode, collective, gemm, pointwise
 from windtunnel.ops.op import Op
 from windtunnel.ops.tree import EMPTY, Node, Par, Repeat, Seq, seq
@@ -55,15 +56,16 @@ def attention_layer(
     seen = view(a, batch, memory)
     parts: list[Node] = []
     if not nothing(seen.prefill_tokens):
-        parts.append(prompt_core(seen, style, heads, kv_heads, a.head_dim, a.v_head_dim))
+        core = prompt_core(seen, style, heads, kv_heads, a.head_dim, a.v_head_dim)
+        parts.append(scored(core, a, seen, style, heads, kv_heads))
     if not nothing(seen.decode_sequences):
-        parts.append(
-            attention_decode(
-                "attn.decode", sequences=seen.decode_sequences, context=seen.decode_context, heads=heads,
-                kv_heads=kv_heads, head_dim=a.head_dim, v_head_dim=a.v_head_dim, dtype=style.dtype, act=style.act,
-                kv_bytes_per_token=style.kv * kv_size, queries=seen.queries,
-            )
+        width = 1.0 if a.sparse is None else a.sparse.width
+        step = attention_decode(
+            "attn.decode", sequences=seen.decode_sequences, context=seen.decode_context, heads=heads,
+            kv_heads=kv_heads, head_dim=a.head_dim, v_head_dim=a.v_head_dim, dtype=style.dtype, act=style.act,
+            kv_bytes_per_token=style.kv * kv_size * width, queries=seen.queries,
         )  # fmt: skip
+        parts.append(chosen(step, a, batch, style, kv_heads))
     inside.append(mixed(parts, batch, style))
     if a.gated:
         size = tokens * heads * a.v_head_dim
@@ -87,14 +89,65 @@ def keep(elements: Value, style: Style, parameters: Value = 0.0) -> Op:
 
 
 def view(a: Attention | LatentAttention, batch: Batch, memory: Batch | None = None) -> Batch:
-    """The batch as one layer's core sees it: through its window, both ways, or over the encoder's tokens."""
-    pairs, context, decode_context = batch.seen(a.view if isinstance(a, Attention) else a.window)
+    """The batch as one layer's core sees it: through its window, both ways, over the encoder's tokens, or what of it
+    is used."""
+    if a.sparse is None:
+        pairs, context, decode_context = batch.seen(a.view)
+    else:
+        pairs, context, _ = used_part(a, batch, "prompt")
+        decode_context = used_part(a, batch, "read")[2]
     if isinstance(a, Attention) and a.cross:
         context = (memory or batch).prefill_context
         pairs = batch.prefill_tokens * context / maximum(batch.sequences_in_prefill, 1.0)
     elif not a.causal:
         pairs = 2 * pairs - batch.prefill_tokens
     return replace(batch, prefill_pairs=pairs, prefill_context=context, decode_context=decode_context, windows={})
+
+
+def used_part(
+    a: Attention | LatentAttention, batch: Batch, what: Literal["hold", "read", "prompt"]
+) -> tuple[Value, Value, Value]:
+    """(Prefill pairs, prefill context, decode context) of the parts of the context that a layer holds, reads or lets
+    prompts attend to."""
+    found: tuple[Value, Value, Value] = (0.0, 0.0, 0.0)
+    for share, own in kept(a, what):
+        pairs, context, decode_context = batch.seen(own)
+        found = (found[0] + share * pairs, found[1] + share * context, found[2] + share * decode_context)
+    return found
+
+
+def scored(
+    core: Node, a: Attention | LatentAttention, seen: Batch, style: Style, heads: Value, kv_heads: Value
+) -> Node:
+    """A prompt's attention, after which the weights of some queries are summed over: those that unfused attention left
+    in memory, or else queries and keys meet once more."""
+    sparse = a.sparse
+    if sparse is None or not sparse.score:
+        return core
+    if style.eager_attention:
+        length = seen.prefill_context / maximum(seen.sequences_in_prefill, 1.0)
+        weights = sparse.score * seen.prefill_tokens * length * heads
+        add = pointwise("kv.score", "elementwise", reads=weights, writes=0.0, act=style.act, flops=weights)
+        return seq(core, used(add, seen.prefill_tokens))
+    again = attention(
+        "kv.score", tokens=sparse.score * seen.prefill_tokens, pairs=sparse.score * seen.prefill_pairs,
+        context=sparse.score * seen.prefill_context, heads=heads, kv_heads=kv_heads, head_dim=a.head_dim, v_head_dim=0,
+        dtype=style.dtype, act=style.act,
+    )  # fmt: skip
+    return seq(core, again)
+
+
+def chosen(step: Op, a: Attention | LatentAttention, batch: Batch, style: Style, kv_heads: Value) -> Node:
+    """A decode step's attention with what choosing its tokens moves."""
+    sparse = a.sparse
+    if sparse is None or not sparse.choose:
+        return step
+    held = used_part(a, batch, "hold")[2]
+    move = pointwise(
+        "kv.choose", "elementwise", reads=0.0, writes=0.0, act=style.act,
+        cold_bytes=style.act * sparse.choose * kv_heads * held,
+    )  # fmt: skip
+    return seq(step, used(move.but(kernels=sparse.choose_kernels), batch.decode_sequences))
 
 
 def nothing(value: Value) -> bool:

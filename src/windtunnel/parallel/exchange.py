@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from windtunnel.ops.build import collective, pointwise
 from windtunnel.ops.op import Group
-from windtunnel.ops.tree import Node, seq
+from windtunnel.ops.tree import EMPTY, Node, seq
 from windtunnel.ops.values import Value, maximum, minimum, where
 from windtunnel.scenario.plan import Compression, LocalSteps, TrainPlan
 
@@ -37,11 +37,9 @@ def _compressed(elements: Value, group: Group, shard: bool, how: Compression) ->
         return collective(kind, payload, group, "dp_comm", name="dp.reduce")
     if how.exchange == "gather" and not shard:
         # Everybody adds up what all have sent: the payloads are read, and their places read and written.
-        every = where(group.size <= 1, 0.0, group.size * (payload + 8.0 * how.density * elements))
-        return seq(
-            collective("all_gather", group.size * payload, group, "dp_comm", name="dp.reduce"),
-            pointwise("dp.merge", "elementwise", reads=0.0, writes=0.0, act=1.0, cold_bytes=every, adjoint=()),
-        )
+        every = group.size * (payload + 8.0 * how.density * elements)
+        gathered = collective("all_gather", group.size * payload, group, "dp_comm", name="dp.reduce")
+        return seq(gathered, _passes("dp.merge", every, group))
     part = collective("all_to_all", payload, group, "dp_comm", name="dp.reduce")
     if shard:
         return part
@@ -50,8 +48,16 @@ def _compressed(elements: Value, group: Group, shard: bool, how: Compression) ->
 
 def selecting(elements: Value, group: Group, how: Compression) -> Node:
     """What a rank does to its gradients before it sends them."""
-    moved = where(group.size <= 1, 0.0, how.select_bytes * elements)
-    return pointwise("dp.select", "elementwise", reads=0.0, writes=0.0, act=1.0, cold_bytes=moved, adjoint=())
+    return _passes("dp.select", how.select_bytes * elements, group) if how.select_bytes else EMPTY
+
+
+def _passes(name: str, size: Value, group: Group) -> Node:
+    """A kernel that moves ``size`` bytes, where there is anybody to exchange with."""
+    alone = group.size <= 1
+    return pointwise(
+        name, "elementwise", reads=0.0, writes=0.0, act=1.0, cold_bytes=where(alone, 0.0, size),
+        kernels=where(alone, 0.0, 1.0), adjoint=(),
+    )  # fmt: skip
 
 
 def local_exchange(elements: Value, inner: Group, outer: Group, shard: bool, how: LocalSteps) -> Node:
@@ -81,5 +87,5 @@ def workers(plan: TrainPlan) -> tuple[tuple[Group, Group], tuple[Group, Group]]:
     layout = plan.layout
     if plan.local is None:
         return (layout.dp_group, Group()), (layout.edp_group, Group())
-    near = plan.local.worker
+    near = plan.local.worker if plan.zero == 0 else max(plan.local.worker, plan.local.sharing)
     return split(layout.dp_group, near, layout.cp), split(layout.edp_group, near)

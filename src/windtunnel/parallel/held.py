@@ -18,7 +18,8 @@ class Held:
     ``saved``: activation bytes of one micro-batch kept until its backward pass under the plan's recomputation;
     ``transient``: those of the one layer (or core) that recomputation brings back; ``logits``: rows x vocabulary of
     one micro-batch on the last stage. ``largest``: trained parameters of the largest layer or part outside layers;
-    ``layer_input``: bytes of what one layer is given; ``subspaces``: what a low-rank optimizer projects of the dense and of the expert parameters.
+    ``layer_input``: bytes of what one layer is given; ``subspaces``: what a low-rank optimizer projects of the dense
+    and of the expert parameters.
     """
 
     layers: StageLayers

@@ -13,14 +13,15 @@ from windtunnel.ops.tree import EMPTY, Best, Node, Repeat, Sync, seq
 from windtunnel.ops.values import Value, minimum, where
 from windtunnel.parallel.adapters import with_inputs_cast
 from windtunnel.parallel.attention import nothing
+from windtunnel.parallel.away import everything_here, layers_with_offloading, shared_out
 from windtunnel.parallel.block import blocks_tree, embedding_tree, head_tree
 from windtunnel.parallel.linear import chain, linear, unary
 from windtunnel.parallel.stages import StageLayers, deal
 from windtunnel.parallel.style import Style
-from windtunnel.scenario.batch import Batch
+from windtunnel.scenario.batch import Batch, decode
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.layout import Layout
-from windtunnel.scenario.plan import ServePlan, TreeRewrite
+from windtunnel.scenario.plan import ServePlan
 from windtunnel.scenario.speculation import Draft, Guess, Speculation
 
 
@@ -75,8 +76,8 @@ def forward(
     # Graphs are captured for decoding: batches of prompts have too many shapes.
     eager: Value = where(batch.prefill_tokens > 0, 1.0, 0.0) if engine.graphs else 1.0
     for layers in deal(network, int(plan.layout.pp)):
-        issue = host_work("issue", eager * engine.host_s_per_layer * layers.layers)
-        work = _stage(network, layers, batch, style, engine, plan.rewrites)
+        issue = host_work("issue", eager * engine.host_s_per_layer * layers.layers * plan.block_batches)
+        work = _stage(network, layers, batch, style, engine, plan)
         guessing = _guess_heads(network, batch.sequences, style, heads, engine, eager) if heads else None
         stage = Sync(seq(work, guessing, issue))
         stages.append((layers, stage))
@@ -94,21 +95,41 @@ def forward(
     return Iteration(tuple(stages), sends, schedule, tree)
 
 
+def changed(tree: Node, plan: ServePlan) -> Node:
+    """A layer's tree (or the embedding's, the head's) as the plan's techniques rewrite it."""
+    for change in plan.rewrites:
+        tree = change(tree)
+    return tree
+
+
+def _layers(layers: StageLayers, batch: Batch, style: Style, engine: ServeEngine, plan: ServePlan) -> Node:
+    def change(tree: Node) -> Node:
+        return changed(tree, plan)
+
+    body = blocks_tree(layers.blocks, shared_out(batch, plan.block_batches), style, change=change)
+    if plan.offloads:
+        return layers_with_offloading(layers, body, batch, style, plan, engine)
+    return Repeat(plan.block_batches, body) if plan.block_batches > 1 else body
+
+
+def layer_weights(layers: StageLayers, plan: ServePlan, engine: ServeEngine) -> float:
+    """Bytes of the weights of a stage's layers as stored on one rank: what can be kept off the device."""
+    if not layers.blocks:
+        return 0.0
+    made = _layers(layers, decode(1.0, 1.0), serving_style(plan, engine), engine, everything_here(plan))
+    return float(tree_totals(made).held["weight_bytes"])
+
+
 def _stage(
     network: Network,
     layers: StageLayers,
     batch: Batch,
     style: Style,
     engine: ServeEngine,
-    rewrites: tuple[TreeRewrite, ...],
+    plan: ServePlan,
 ) -> Node:
-    def changed(tree: Node) -> Node:
-        for change in rewrites:
-            tree = change(tree)
-        return tree
-
-    first = changed(embedding_tree(network, batch, style)) if layers.first else EMPTY
-    body = blocks_tree(layers.blocks, batch, style, change=changed) if layers.blocks else EMPTY
+    first = changed(embedding_tree(network, batch, style), plan) if layers.first else EMPTY
+    body = _layers(layers, batch, style, engine, plan) if layers.blocks else EMPTY
     last: Node = EMPTY
     if layers.last:
         rows = batch.sequences
@@ -118,7 +139,7 @@ def _stage(
         )
         sample = sample.but(kernels=1.0 + engine.sampling_kernels * rows)
         apart = int(style.layout.pp) > 1
-        last = seq(changed(head_tree(network, batch, style, copy_of_table=apart)), sample)
+        last = seq(changed(head_tree(network, batch, style, copy_of_table=apart), plan), sample)
     tree: Node = seq(first, body, last, name="stage")
     if style.linear.compute in ("fp8", "int8") and engine.quantize_kernels is not None:
         tree = with_inputs_cast(tree, engine.quantize_kernels, fused="quantize" in style.fused)
@@ -127,7 +148,7 @@ def _stage(
 
 def draft_plan(plan: ServePlan, draft: Draft) -> ServePlan:
     """How the draft is laid out: on its own ranks, as the target's precision and engine have it."""
-    return replace(plan, layout=Layout(tp=draft.tp), speculation=None, rewrites=())
+    return everything_here(replace(plan, layout=Layout(tp=draft.tp), speculation=None, stored=None, rewrites=()))
 
 
 def verified(batch: Batch, guess: Guess, engine: ServeEngine) -> Batch:

@@ -7,7 +7,7 @@ from windtunnel.models.network import LatentAttention
 from windtunnel.ops.build import attention_decode
 from windtunnel.ops.tree import Node, seq
 from windtunnel.ops.values import Value
-from windtunnel.parallel.attention import keep, mixed, nothing, prompt_core, view
+from windtunnel.parallel.attention import chosen, keep, mixed, nothing, prompt_core, scored, view
 from windtunnel.parallel.communication import beside, enter, leave
 from windtunnel.parallel.linear import chain, linear, shard_of_input, unary, used
 from windtunnel.parallel.style import Style
@@ -60,16 +60,17 @@ def latent_layer(a: LatentAttention, batch: Batch, style: Style) -> Node:
         used(up, batch.prefill_tokens),
         rope,
         keep(tokens * heads * (2 * a.head_dim + a.v_head_dim), style),
-        _core(a, seen, style, heads),
+        _core(a, seen, batch, style, heads),
         beside(out, leave(tokens, a.hidden, style), style, before=False),
         name="attention",
     )
 
 
-def _core(a: LatentAttention, seen: Batch, style: Style, heads: Value) -> Node:
+def _core(a: LatentAttention, seen: Batch, batch: Batch, style: Style, heads: Value) -> Node:
     parts: list[Node] = []
     if not nothing(seen.prefill_tokens):
-        parts.append(prompt_core(seen, style, heads, heads, a.head_dim, a.v_head_dim))
+        prompts = prompt_core(seen, style, heads, heads, a.head_dim, a.v_head_dim)
+        parts.append(scored(prompts, a, seen, style, heads, heads))
     if not nothing(seen.decode_sequences):
         n, width = seen.decode_sequences * seen.queries, BYTES[style.linear.weights]
         absorb = linear("mla.absorb", n * heads, a.kv_lora_rank, a.nope_head_dim, style)
@@ -77,10 +78,11 @@ def _core(a: LatentAttention, seen: Batch, style: Style, heads: Value) -> Node:
         expand = linear("mla.expand", n * heads, a.v_head_dim, a.kv_lora_rank, style)
         expand = expand.but(parameters=0.0, hbm_bytes=width * heads * a.v_head_dim * a.kv_lora_rank)
         latent = a.kv_lora_rank + a.rope_head_dim
+        stored = latent * (1.0 if a.sparse is None else a.sparse.width)
         core = attention_decode(
             "attn.decode", sequences=seen.decode_sequences, context=seen.decode_context, heads=heads, kv_heads=1.0,
             head_dim=latent, v_head_dim=a.kv_lora_rank, dtype=style.dtype, act=style.act,
-            kv_bytes_per_token=style.kv * latent, queries=seen.queries,
+            kv_bytes_per_token=style.kv * stored, queries=seen.queries,
         )  # fmt: skip
-        parts.append(seq(used(absorb, n), core, used(expand, n)))
+        parts.append(seq(used(absorb, n), chosen(core, a, batch, style, 1.0), used(expand, n)))
     return mixed(parts, seen, style)

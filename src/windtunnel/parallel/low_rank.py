@@ -76,7 +76,9 @@ def _matrices(op: Op) -> list[tuple[Value, Value, Value]]:
     if op.kind not in ("gemm", "grouped_gemm") or op.frozen:
         return []
     n, k = op.shape["n"], op.shape["k"]
-    count = op.parameters / (n * k)
+    # Biases, which belong to the same operator, are no matrices.
+    held = op.parameters / (n * k)
+    count = held // 1 if op.kind == "grouped_gemm" else minimum(held, 1.0)
     return [(count, minimum(width, k), maximum(width, k)) for width in op.widths or (n,)]
 
 

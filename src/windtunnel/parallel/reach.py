@@ -18,9 +18,9 @@ class Reach:
     ``affinity``: of the visits that would go to other ranks by chance, the share that placement keeps on the token's
     own (placed by which expert follows which, or with the tokens that an expert gets). ``returns``: after each layer a
     token comes back to the rank that has its context, in a second exchange. Otherwise it goes on from where its expert
-    is; of ``top_k`` experts' results all but one still meet there. Every rank then holds all contexts: what a token adds
-    to them (``context_bytes``, in all layers) is gathered once an iteration, of which each of ``layers`` layers of
-    experts carries its part.
+    is; of ``top_k`` experts' results all but one still meet there. Every rank then holds all contexts: what a token
+    adds to them (``context_bytes``) is gathered once an iteration, of which each of ``layers`` layers of experts
+    carries its part.
     """
 
     affinity: Value = 0.0
@@ -45,7 +45,7 @@ class Reach:
             return op
 
         changed = rewrite(tree, change)
-        if self.returns:
+        if self.returns or self.context_bytes == 0:
             return changed
         tokens = next(op.shape["m"] for op in found if op.name == "moe.router")
         size = self.context_bytes * tokens * dispatch.group.size

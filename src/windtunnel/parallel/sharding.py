@@ -10,7 +10,7 @@ from windtunnel.models.network import Network
 from windtunnel.ops.build import collective, host_work
 from windtunnel.ops.op import Group
 from windtunnel.ops.tree import EMPTY, Exposed, Flow, Node, Par, Repeat, seq
-from windtunnel.ops.values import Value, maximum
+from windtunnel.ops.values import Value, maximum, minimum
 from windtunnel.parallel.exchange import local_exchange, selecting, summed, workers
 from windtunnel.parallel.held import Held
 from windtunnel.parallel.stages import StageLayers
@@ -36,8 +36,10 @@ class Sharding:
         (dense, _), (expert, _) = self._workers
         replicas: Group | None = None
         if self.plan.hsdp is not None:
-            replicas = Group(dense.size / self.plan.hsdp, dense.stride * self.plan.hsdp)
-            dense = Group(self.plan.hsdp, dense.stride)
+            # No group is larger than a worker.
+            size = self.plan.hsdp if self.plan.local is None else minimum(self.plan.hsdp, dense.size)
+            replicas = Group(dense.size / size, dense.stride * size)
+            dense = Group(size, dense.stride)
         parts: list[tuple[Value, Group, Group | None]] = [(self.held.dense, dense, replicas)]
         if not (isinstance(self.held.expert, int | float) and self.held.expert == 0):
             parts.append((self.held.expert, expert, None))

@@ -61,6 +61,8 @@ def section(title: str, body: RenderableType) -> RenderableType:
 def memory(held: Mapping[str, float]) -> RenderableType:
     """Bytes by kind over the capacity."""
     total, capacity = held["total"], held["capacity"]
+    below = {k: v for k, v in held.items() if k.startswith(("host_", "nvme_"))}
+    held = {k: v for k, v in held.items() if k not in below}
     kinds = sorted(((k, v) for k, v in held.items() if k not in ("total", "capacity") and v), key=lambda kv: -kv[1])
     # The bars share one scale, on which the capacity is a full bar unless more is asked for.
     most = max(total, capacity) or 1.0
@@ -72,6 +74,8 @@ def memory(held: Mapping[str, float]) -> RenderableType:
         Text("total", style="bold"), units.percent(total / capacity), units.size(total), bar(total / most, style)
     )
     table.add_row(Text("capacity", style="dim"), "", units.size(capacity), bar(capacity / most, "dim"))
+    for name, v in below.items():
+        table.add_row(Text(name.replace("_", " "), style="dim"), "", units.size(v), "")
     return table
 
 

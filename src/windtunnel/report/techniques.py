@@ -13,16 +13,22 @@ from rich.text import Text
 def render_techniques(every: Sequence[Mapping[str, Any]]) -> RenderableType:
     """One line a technique, as :func:`windtunnel.scenario.registry.describe` gives it."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for title in ("technique", "paper", "for", "rewrites"):
+    for title in ("technique", "paper", "for"):
         table.add_column(title, no_wrap=True)
-    table.add_column("what it does", overflow="ellipsis", no_wrap=True)
+    table.add_column("what it does", overflow="fold")
     for t in every:
-        table.add_row(t["name"], t["seed"], ", ".join(t["commands"]), ", ".join(t["rewrites"]), t["summary"])
+        table.add_row(t["name"], t["seed"], ", ".join(t["commands"]), first_sentence(t["summary"]))
     note = (
         f"{len(every)} techniques: windtunnel train|infer|simulate|plan … --with NAME:parameter=value. "
         "One of them with its parameters: windtunnel techniques NAME"
     )
     return Group(table, Text(""), Text(note, style="dim"))
+
+
+def first_sentence(text: str) -> str:
+    """Of a few."""
+    end = text.find(". ")
+    return text if end < 0 else text[: end + 1]
 
 
 def render_technique(t: Mapping[str, Any]) -> RenderableType:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import bars, grid
+from windtunnel.report.long_context import render_long_context
 from windtunnel.report.sections import (
     band,
     binding,
@@ -93,6 +94,7 @@ def render_infer(result: InferResult, suggestions: Sequence[Suggestion] | None =
         *shortage(result, suggestions),
         *phases,
         section("Memory per GPU", memory(result.memory_bytes)),
+        *([] if result.long_context is None else [render_long_context(result.long_context)]),
         *confidence(result.confidence),
         *notes(result.warnings),
     )

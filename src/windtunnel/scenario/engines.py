@@ -109,9 +109,9 @@ class TrainEngine(_Profile):
     own."""
     lazy_checkpoints: bool = False
     """The copy of an asynchronous checkpoint to host memory hides behind the next forward and backward passes, which
-    do not change the state; otherwise training stops for it."""
+    do not change the state, and its pieces are written as they come; otherwise training stops for it."""
     checkpoint_cache_bytes: float | None = Field(None, ge=0)
-    """Host memory that copies of an accelerator's state may take; None: whatever they need."""
+    """Host memory that lazy copies of an accelerator's state may take; None: whatever they need."""
 
 
 class ServeEngine(_Profile):
@@ -151,6 +151,21 @@ class ServeEngine(_Profile):
     checks_apart: bool = False
     """Guesses of a sequence are checked as sequences of their own, each of which the host prepares and which reads the
     cache again; else as several queries of one."""
+    offload_overlap: bool = True
+    """What is kept off the device arrives while the layers before run; otherwise the device waits for it."""
+    offload_bytes_per_s: float | None = Field(None, gt=0)
+    """At most that many bytes a second arrive from memory that is not page-locked: the driver's thread copies them
+    first. None: it is page-locked."""
+    offload_store_bytes_per_s: float | None = Field(None, gt=0)
+    """The same of what leaves the device (new tokens of a KV cache)."""
+    host_attention: bool = False
+    """Decoding attends on the host to what of the KV cache is kept off the device."""
+    host_attention_traffic: float = Field(1.0, ge=1)
+    """Bytes of host memory that attention there moves for each byte of the cache (conversions to fp32)."""
+    cache_copies: float = Field(1.0, ge=1)
+    """Copies of the KV cache on the device at the end of a step: old and new where each step joins them anew."""
+    score_bytes: float = Field(0.0, ge=0)
+    """Bytes that unfused attention over prompts holds at once for each score of a layer."""
     fp8_cache: bool = False
     """Weights quantised to fp8 for this engine come with a KV cache in fp8."""
 

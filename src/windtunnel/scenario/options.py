@@ -184,6 +184,25 @@ class InferOptions(ServeOptions):
     batch: int = Field(1, ge=1, le=1_000_000, description="sequences that arrive together at one engine")
     input: int = Field(1024, ge=1, le=100_000_000, description="tokens of a prompt")
     output: int = Field(128, ge=1, le=100_000_000, description="tokens generated for each prompt")
+    offload: str | None = Field(
+        default=None,
+        max_length=4096,
+        description="what is kept off the device, where, and how much of it: weights:cpu, weights:cpu=0.6,kv:cpu, "
+        "weights:nvme",
+    )
+    block_batches: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="parts of the batch that take turns on each layer while its weights are there (default: 1)",
+    )
+    long_context: bool = Field(
+        default=False,
+        description="say what a context of --input tokens costs beside a short one: prefill, users at once, decoding, "
+        "context switches",
+    )
+    short_context: int = Field(4096, ge=1, le=100_000_000, description="tokens of the short context beside it")
+    rounds: int = Field(5, ge=1, le=1_000_000, description="answers of --output tokens in a session about one document")
 
 
 T = TypeVar("T", bound=Options)

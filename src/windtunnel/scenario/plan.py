@@ -102,8 +102,8 @@ class Compression:
 class LocalSteps:
     """Workers train on their own for ``period`` steps, then exchange what changed (local SGD, DiLoCo, CO2).
 
-    A worker is ``worker`` neighbouring ranks that stay in step (a node; 1: each data-parallel rank by itself), which
-    may share out its training state. ``behind``: further steps behind which the exchange runs (0: all wait for it; a
+    A worker is ``worker`` neighbouring ranks that stay in step (a node; 1: each data-parallel rank by itself), or
+    ``sharing`` if there are more of these and ZeRO shards state, which only ranks in step can share. ``behind``: further steps behind which the exchange runs (0: all wait for it; a
     whole period: it is one period stale). Parameters travel in ``fragments`` parts, each at a time of its own, as
     ``wire_bytes`` an element, summed over "all" workers or with one neighbour ("pair", gossip). ``buffer_bytes``: kept
     for each parameter (its value at the last exchange, the outer optimizer's momentum, what is on the way).
@@ -112,6 +112,7 @@ class LocalSteps:
     period: Value = 1
     behind: Value = 0
     worker: int = 1
+    sharing: int = 1
     fragments: int = 1
     wire_bytes: float = 4.0
     partners: Literal["all", "pair"] = "all"
@@ -163,8 +164,21 @@ class TrainPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Away:
+    """Shares of something that is kept off the device: in the host's memory, on local drives."""
+
+    cpu: float = 0.0
+    nvme: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.cpu + self.nvme
+
+
+@dataclass(frozen=True, slots=True)
 class ServePlan:
-    """One serving engine: its layout and settings."""
+    """One serving engine: its layout and settings. ``weights_away``: of the layers' weights, ``kv_away``: of the KV
+    cache; ``block_batches``: batches that take turns on each layer while its weights are there."""
 
     layout: Layout = field(default_factory=Layout)
     linear: Precision = PRECISIONS["bf16"]
@@ -176,8 +190,16 @@ class ServePlan:
     kv_blocks: int | None = None
     memory_utilization: float = 0.9
     max_model_len: int | None = None
-    cache_copies: Value = 1
+    context_copies: Value = 1
     """Ranks that each hold what a sequence keeps of its context."""
-    rewrites: tuple[TreeRewrite, ...] = ()
     speculation: Speculation | None = None
     stored: StoredContext | None = None
+    weights_away: Away = Away()
+    kv_away: Away = Away()
+    block_batches: int = 1
+    rewrites: tuple[TreeRewrite, ...] = ()
+
+    @property
+    def offloads(self) -> bool:
+        """Whether anything is kept off the device."""
+        return self.weights_away.total > 0 or self.kv_away.total > 0

@@ -125,6 +125,7 @@ class InferResult(Answer):
     confidence: str | None = None
     calibrated: bool
     warnings: list[str]
+    long_context: Mapping[str, Any] | None = None
 
     @property
     def feasible(self) -> bool:

@@ -19,6 +19,7 @@ from windtunnel.scenario.options import InferOptions, ServeOptions
 from windtunnel.scenario.own_engine import with_own_constants
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.scenario.registry import requested, techniques_of
+from windtunnel.scenario.serve_offload import serve_offload
 from windtunnel.scenario.technique import ServeSetting, Technique
 from windtunnel.scenario.text import shown
 
@@ -61,6 +62,7 @@ def infer_scenario(options: InferOptions) -> InferScenario:
         budget = min(-(-options.batch // int(layout.dp)), most) * options.input
         if options.chunk is not None:
             warnings.append(f"chunk={options.chunk} does nothing: {engine.name} runs prompts whole")
+    away = serve_offload(options.offload, cluster)
     plan = ServePlan(
         layout=layout,
         linear=linear,
@@ -72,10 +74,30 @@ def infer_scenario(options: InferOptions) -> InferScenario:
         kv_blocks=options.kv_blocks,
         memory_utilization=options.memory_utilization or engine.memory_utilization,
         max_model_len=options.max_model_len,
+        weights_away=away["weights"],
+        kv_away=away["kv"],
+        block_batches=_block_batches(options, layout, engine),
     )
     _check_length(options, plan)
+    if options.long_context and options.input < options.short_context:
+        raise ScenarioError(
+            f"long_context sets input={options.input} beside short_context={options.short_context}: input must not be "
+            "the shorter one"
+        )
     engine, plan = with_techniques(ServeSetting(options, network, cluster, engine, plan), used)
     return InferScenario(options, network, cluster, engine, plan, tuple(warnings))
+
+
+def _block_batches(options: InferOptions, layout: Layout, engine: ServeEngine) -> int:
+    """Raises: ScenarioError: an engine that has no whole batches, or more parts than sequences."""
+    turns, share = options.block_batches or 1, -(-options.batch // int(layout.dp))
+    if turns == 1:
+        return 1
+    if engine.scheduler != "static":
+        raise ScenarioError(f"block_batches={turns} cuts up static batches; {engine.name} runs requests as they come")
+    if turns > share:
+        raise ScenarioError(f"block_batches={turns} is more than the {share} sequences of the batch")
+    return turns
 
 
 def served_network(options: ServeOptions, used: Sequence[Technique]) -> Network:

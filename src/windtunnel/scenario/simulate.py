@@ -187,6 +187,8 @@ def _setup(
         max_model_len=own.max_model_len,
     )
     engine, plan = with_techniques(ServeSetting(own, network, cluster, engine, plan), used)
+    if plan.offloads or plan.block_batches > 1:
+        raise ScenarioError("simulate has no offloading of weights or of the KV cache in use; infer has")
     tiers = cache_tiers(own.cache_tiers) if own.cache_tiers else ()
     if tiers and own.prefix_cache is False:
         raise ScenarioError("cache_tiers keep what a prefix cache evicts; leave out no-prefix-cache")

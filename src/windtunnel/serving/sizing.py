@@ -9,8 +9,9 @@ import numpy as np
 
 from windtunnel.hardware.machine import Cluster
 from windtunnel.models.dtypes import BYTES
-from windtunnel.models.network import Attention, Block, LatentAttention, MoE, Network, StateSpace
+from windtunnel.models.network import Attention, Block, LatentAttention, MoE, Network, StateSpace, kept
 from windtunnel.ops.fold import Pricer
+from windtunnel.parallel.away import token_elements
 from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.plan import ServePlan
 from windtunnel.serving.memory import ServeMemory, draft_kv_bytes, serve_memory
@@ -69,7 +70,7 @@ def size_engine(
     ranks, copies = (dp, 1) if tied else (1, dp)
     slots = int(plan.layout.pp)
     _, mean = _lengths(workload, settings)
-    memory = serve_memory(network, plan, engine, cluster, mean)
+    memory = serve_memory(network, plan, engine, cluster, mean, _longest_prompt(workload))
     places = _places(plan, workload)
     if cost is None:
         cost = price_list(network, cluster, engine, [plan], price, workload, settings)
@@ -116,17 +117,17 @@ def size_engine(
 def cache_units(blocks: tuple[Block, ...], plan: ServePlan, windows: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     """(bytes that one block of tokens takes in the layers of each view, bytes of a sequence's recurrent states) on a
     rank that holds ``blocks`` (``memory.kv_bytes`` says how they are shared out)."""
-    tp, per = int(plan.layout.tp), BYTES[plan.linear.kv] * float(plan.cache_copies)
+    tp, per = int(plan.layout.tp), BYTES[plan.linear.kv] * float(plan.context_copies)
     found = dict.fromkeys(windows, 0.0)
     state = 0.0
     for b in blocks:
         m = b.mixer
-        if isinstance(m, Attention):
-            found[m.view or 0] += per * max(m.kv_heads / tp, 1.0) * (m.head_dim + m.v_head_dim)
-        elif isinstance(m, LatentAttention):
-            found[m.window or 0] += per * m.kv_elements_per_token
+        if isinstance(m, Attention | LatentAttention):
+            each = per * float(token_elements(m, tp))
+            for share, view in kept(m, "hold"):
+                found[view or 0] += each * share
         elif isinstance(m, StateSpace):
-            state += 4.0 * m.state_elements / tp * float(plan.cache_copies)
+            state += 4.0 * m.state_elements / tp * float(plan.context_copies)
     found[windows[0]] += float(draft_kv_bytes(plan, 1.0))
     return tuple(int(np.ceil(found[w] * plan.block_size)) for w in windows), int(np.ceil(state))
 
@@ -144,7 +145,7 @@ def price_list(
     longest, mean = _lengths(workload, settings)
     sizes = []
     for plan in plans:
-        memory = serve_memory(network, plan, engine, cluster, mean)
+        memory = serve_memory(network, plan, engine, cluster, mean, _longest_prompt(workload))
         sizes.append(_extent(network, plan, memory, settings.rules, longest, workload))
     tokens, prompts, places, context = (max(column) for column in zip(*sizes, strict=True))
     return engine_cost(
@@ -163,6 +164,10 @@ def _lengths(workload: Workload, settings: Settings) -> tuple[int, float]:
         return 1, 1.0
     outputs = np.ones(1, np.int64) if settings.prompts_only else workload.output_tokens
     return int(np.max(workload.input_tokens + outputs)), float(np.mean(workload.input_tokens) + np.mean(outputs))
+
+
+def _longest_prompt(workload: Workload) -> float:
+    return float(np.max(workload.input_tokens)) if len(workload) else 0.0
 
 
 def _places(plan: ServePlan, workload: Workload) -> int:

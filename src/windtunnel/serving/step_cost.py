@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from windtunnel.models.network import LatentAttention, Network, StateSpace
+from windtunnel.models.network import LatentAttention, Network, StateSpace, views_of
 from windtunnel.ops.fold import Evaluation, Pricer
 from windtunnel.ops.values import Value
 from windtunnel.parallel.iteration import iteration
@@ -174,12 +174,9 @@ def _everything(views: tuple[int, ...]) -> Batch:
 
 
 def _views(network: Network) -> tuple[int, ...]:
-    """The windows of the network's attention layers, 0 for the whole context; one at least."""
-    whole = any(
-        getattr(b.mixer, "view", getattr(b.mixer, "window", None)) is None
-        for b in network.blocks
-        if not isinstance(b.mixer, StateSpace)
-    )
+    """The views that the network's attention layers have, 0 for the whole context; one at least."""
+    mixers = [b.mixer for b in network.blocks if not isinstance(b.mixer, StateSpace)]
+    whole = any(m is None or None in views_of(m) for m in mixers)
     found = ((0,) if whole else ()) + tuple(network.views)
     return found or (0,)
 

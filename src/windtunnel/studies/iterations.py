@@ -7,6 +7,7 @@ from typing import Any
 from windtunnel.cost import load_calibration, make_pricer
 from windtunnel.engine.infer import serving_runtime
 from windtunnel.ops.fold import Evaluation
+from windtunnel.ops.values import Value
 from windtunnel.parallel.iteration import iteration
 from windtunnel.scenario.batch import Batch, causal_pairs, tokens_seen
 from windtunnel.scenario.options import InferOptions, read_options
@@ -24,10 +25,9 @@ def iteration_s(*, prompt: int = 0, before: int = 0, decodes: int = 0, context: 
     network, cluster = scenario.network, scenario.cluster
     pieces = min(prompt, 1)
 
-    def view(window: int | None) -> tuple[float, float, float]:
-        keys = prompt + tokens_seen(before + 1.0, window) - 1.0 if window else before + prompt
-        pairs = float(causal_pairs(prompt, before, window) if window else causal_pairs(prompt, before))
-        return pairs, keys * pieces, decodes * (tokens_seen(float(context), window) if window else float(context))
+    def view(window: int | None) -> tuple[Value, Value, Value]:
+        keys = prompt + tokens_seen(before + 1.0, window) - 1.0
+        return causal_pairs(prompt, before, window), keys * pieces, decodes * tokens_seen(float(context), window)
 
     whole = view(None)
     batch = Batch(

@@ -51,11 +51,11 @@ class CO2(Technique):
             return setting
         if plan.layout.ep > 1:
             raise self.refuse(f"experts on ep={plan.layout.ep} ranks need all of them at every step; accepted: ep=1")
-        worker = self.worker or (1 if plan.zero == 0 else setting.cluster.node_size)
         local = LocalSteps(
             period=self.period,
             behind=self.period if self.asynchronous else 0,
-            worker=worker,
+            worker=self.worker or 1,
+            sharing=self.worker or setting.cluster.node_size,
             wire_bytes=setting.engine.reduce_bytes,
             buffer_bytes=self.buffer_bytes,
         )

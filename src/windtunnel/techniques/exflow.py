@@ -21,8 +21,8 @@ class ExFlow(Technique):
         seed="P012",
         title="Exploiting Inter-Layer Expert Affinity for Accelerating Mixture-of-Experts Model Inference",
         source="Yao et al., IPDPS 2024, arXiv 2401.08383",
-        summary="Every rank holds all contexts, so that a token goes on from where its expert is and needs one exchange a "
-        "layer; experts that often follow each other lie on one rank, so that many tokens need none.",
+        summary="Every rank holds all contexts, so that a token goes on from where its expert is and needs one "
+        "exchange a layer; experts that often follow each other lie on one rank, so that many tokens need none.",
         rewrites=("step",),
         commands=("infer", "simulate"),
         decides=("how experts are reached",),
@@ -38,7 +38,7 @@ class ExFlow(Technique):
         "whether every rank holds all contexts, and tokens do not come back after each layer",
     )
     gathered: float = parameter(
-        assumption(1.0, "the tokens themselves, once an iteration; what all layers' caches keep of one would be 2 a layer"),
+        assumption(1.0, "the tokens themselves, once an iteration; what caches keep of one would be 2 in each layer"),
         "hidden vectors of each new token that all ranks gather in an iteration", ge=0,
     )  # fmt: skip
 
@@ -54,5 +54,5 @@ class ExFlow(Technique):
         reach = Reach(self.affinity, not self.context_coherent, max(e.top_k for e in experts), len(experts), token)
         if self.context_coherent:
             apart = maximum(plan.layout.ep * plan.layout.etp / plan.layout.tp, 1.0)
-            plan = replace(plan, cache_copies=plan.cache_copies * apart)
+            plan = replace(plan, context_copies=plan.context_copies * apart)
         return replace(setting, plan=replace(plan, rewrites=(reach, *plan.rewrites)))

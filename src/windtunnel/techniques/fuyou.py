@@ -45,8 +45,6 @@ class Fuyou(Technique):
         memory = cluster.dram if self.tier == "cpu" else cluster.nvme
         if not memory.capacity_bytes > 0:
             raise self.refuse(f"a node of {cluster.node} has no {self.tier} memory to keep state in")
-        if plan.layout.pp > 1:
-            raise self.refuse(f"a pipeline of pp={plan.layout.pp} stages holds its own layers; accepted: pp=1")
         if plan.finetune.kind != "full":
             raise self.refuse(f"finetune={plan.finetune.kind} has little state to keep elsewhere; accepted: full")
         plan = replace(

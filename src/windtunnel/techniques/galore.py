@@ -18,7 +18,7 @@ class GaLore(Technique):
         seed="P190",
         title="GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection",
         source="arXiv 2403.03507",
-        summary="Gradients of the layers' matrices are projected to a low rank, and the optimizer's moments live there; "
+        summary="Gradients of the layers' matrices are projected to a low rank, where the optimizer's moments live; "
         "its steps are projected back, so that all parameters are trained. Singular value decompositions find new "
         "subspaces from time to time.",
         rewrites=("step",),

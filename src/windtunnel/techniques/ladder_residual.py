@@ -19,9 +19,9 @@ class LadderResidual(Technique):
         title="Ladder-residual: parallelism-aware architecture for accelerating large model inference with "
         "communication overlapping",
         source="Zhang et al., ICML 2025, arXiv 2501.06589",
-        summary="Another wiring of the residual stream: a sub-layer's input leaves out the sum over tensor-parallel ranks "
-        "that the sub-layer before it has just begun, so that message and computing run side by side. The network must "
-        "be trained so, or retrained.",
+        summary="Another wiring of the residual stream: a sub-layer's input leaves out the sum over tensor-parallel "
+        "ranks that the sub-layer before it has just begun, so that message and computing run side by side. The "
+        "network must be trained so, or retrained.",
         rewrites=("step",),
         commands=("train", "infer", "simulate"),
         decides=("overlap in the step",),

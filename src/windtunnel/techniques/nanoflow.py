@@ -23,13 +23,17 @@ class NanoFlow(Technique):
         "nano-batches run side by side on shares of one device; the next batch is made up while one runs.",
         rewrites=("step", "policy"),
         commands=("infer", "simulate"),
-        decides=("overlap in the step",),
+        decides=("overlap in the step", "the scheduler"),
         neutral={"nano_batches": 1},
     )
 
     nano_batches: int = parameter(
         paper(2, "section 4.1.1, the pipelines found begin from two"), "pieces of a batch", ge=1
     )
+    dense_batch: int = parameter(
+        paper(2048, "section 6: tokens of an iteration, prompts' pieces and decodes"),
+        "tokens of an iteration, where the request does not say", ge=1,
+    )  # fmt: skip
     memory_share: float = parameter(
         assumption(0.4, "compute units that must load from memory to fill its bandwidth, about two fifths on an A100"),
         "of the compute units, while attention to the cache runs", ge=0, le=1,
@@ -44,11 +48,12 @@ class NanoFlow(Technique):
     )  # fmt: skip
 
     def engine(self, engine: E) -> E:
-        """Batches are made up while the last one runs (section 4.2.1), and attention to prompts and to the cache are
-        kernels of their own."""
+        """Decodes and pieces of prompts in batches of one size, made up while the last one runs; attention to prompts
+        and to the cache are kernels of their own."""
         if self.nano_batches <= 1 or not isinstance(engine, ServeEngine):
             return engine
-        return engine.model_copy(update={"asynchronous": True, "mixed_attention": 1.0})
+        own = {"scheduler": "chunked", "max_batched_tokens": self.dense_batch, "asynchronous": True}
+        return engine.model_copy(update={**own, "mixed_attention": 1.0})
 
     def serve(self, setting: ServeSetting) -> ServeSetting:
         """Every layer in pieces."""

@@ -75,8 +75,9 @@ class Checkpoints:
     ``asynchronous``: training stops only for the copy to host memory (``copy_tier``) and goes on while the rest is
     written, ``slowdown`` times slower (0.05: 5 %). A checkpoint counts once it is written; a second is not begun
     before that. ``unchanged_s``: seconds after a checkpoint is begun for which the state stays as it is (until the next
-    update), so that the copy hides behind them (DataStates-LLM, arXiv 2406.10707, section 4). ``buffer_bytes``: host
-    memory for copies, of all nodes together; what goes beyond leaves the devices as fast as it is written.
+    update), so that the copy hides behind them (DataStates-LLM, arXiv 2406.10707, section 4). ``streamed``: pieces are
+    written as soon as they are copied; then ``buffer_bytes`` is the host memory for copies, of all nodes together, and
+    what goes beyond leaves the devices as fast as it is written.
     """
 
     size_bytes: float
@@ -88,6 +89,7 @@ class Checkpoints:
     every_steps: int | None = None
     writing_bytes_per_s: float = math.inf
     unchanged_s: float = 0.0
+    streamed: bool = False
     buffer_bytes: float = math.inf
 
     def __post_init__(self) -> None:
@@ -109,10 +111,11 @@ class Checkpoints:
         return max(self.tier.write_s(size, nodes), size / self.writing_bytes_per_s)
 
     def _copy_s(self, nodes: int) -> float:
-        """Seconds until the state has left the devices."""
-        tier = self.copy_tier or get_tier("dram")
-        buffered = min(self.size_bytes, self.buffer_bytes)
-        return tier.write_s(buffered, nodes) + self._write_s(self.size_bytes - buffered, nodes)
+        """Seconds until the state has left the devices: a buffer of B that empties at w takes min(c·t, B + w·t)."""
+        copied = (self.copy_tier or get_tier("dram")).write_s(self.size_bytes, nodes)
+        if not self.streamed:
+            return copied
+        return max(copied, self._write_s(max(self.size_bytes - self.buffer_bytes, 0.0), nodes))
 
     def blocked_s(self, nodes: int) -> float:
         """Seconds for which a checkpoint stops training."""
@@ -124,8 +127,10 @@ class Checkpoints:
         """Seconds for which a checkpoint is copied and written while training goes on."""
         if not self.asynchronous:
             return 0.0
-        left = self._write_s(min(self.size_bytes, self.buffer_bytes), nodes)
-        return left + min(self._copy_s(nodes), self.unchanged_s)
+        written, copied = self._write_s(self.size_bytes, nodes), self._copy_s(nodes)
+        if self.streamed:
+            return max(written, copied) - max(copied - self.unchanged_s, 0.0)
+        return written + min(copied, self.unchanged_s)
 
     def load_s(self, nodes: int) -> float:
         """Seconds of reading a checkpoint back."""

@@ -1,4 +1,4 @@
-"""Which of the layers keep their activations elsewhere, and which compute them again: the share that takes least time."""
+"""How many layers swap their activations, and how many compute them again: the shares that take least time."""
 
 from __future__ import annotations
 

@@ -61,6 +61,21 @@ SPACES = {
         "cp": "1", "schedule": "1f1b", "finetune": "qlora:r=16,bits=4", "zero": "1,3", "micro_batch": "1,2",
         "recompute": "none,full", "hsdp": "off",
     },
+    "compressed": {
+        "model": "llama-3.1-8b", "on": "16xh100-sxm", "global_batch": 16, "seq": 2048, "tp": "1,2", "pp": "1,2",
+        "cp": "1,2", "schedule": "1f1b", "zero": "0,1,2,3", "micro_batch": "1", "recompute": "full", "hsdp": "off,2",
+        "engine": "deepspeed@2023", "sequence_parallel": "off", "techniques": ["deep-gradient-compression:warmup=0.1"],
+    },
+    "local": {
+        "model": "llama-3.1-8b", "on": "16xh100-sxm", "global_batch": 16, "seq": 2048, "tp": "1,2", "pp": "1,2",
+        "cp": "1,2", "schedule": "1f1b", "zero": "0,1,2,3", "micro_batch": "1", "recompute": "full", "hsdp": "off,2",
+        "engine": "deepspeed@2023", "sequence_parallel": "off", "techniques": ["co2:period=2"],
+    },
+    "subspaces": {
+        "model": "llama-3.1-8b", "on": "8xh100-sxm", "global_batch": 8, "seq": 2048, "tp": "1,2", "pp": "1,2",
+        "cp": "1,2", "schedule": "1f1b", "zero": "0,3", "micro_batch": "1", "recompute": "none", "hsdp": "off",
+        "sequence_parallel": "off", "techniques": ["galore:rank=512"],
+    },
 }  # fmt: skip
 SHOWN = ("step_time_s", "memory_bytes", "energy_j")
 

@@ -195,7 +195,7 @@ class Pricer:
         cells = Cells(np.nonzero(np.broadcast_to(legal, shape)))
         fitting = cells.take(fits)
         refused.add(MEMORY, len(fitting) - int(np.count_nonzero(fitting)))
-        if key.offload:
+        if plan.offload_optimizer or plan.offload_params or plan.offload_activations:
             both = fitting & cells.take(self._host_fits(plan, engine, priced.step, schedule))
             refused.add(HOST, int(np.count_nonzero(fitting) - np.count_nonzero(both)))
             fitting = both

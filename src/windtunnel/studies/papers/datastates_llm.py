@@ -68,6 +68,12 @@ def checkpointing(model: str, gpus: int) -> float:
     return float(before["lost_s"]["checkpoints"] / after["lost_s"]["checkpoints"])
 
 
+def gain(steps: float) -> float:
+    """End to end, of the first model, with so many iterations between checkpoints."""
+    model, gpus = SETUP.runs[0]
+    return end_to_end(model, gpus, f"{int(steps)}step")
+
+
 STUDY = Study(
     name="datastates-llm",
     seed="P031",
@@ -76,11 +82,11 @@ STUDY = Study(
     setup=SETUP,
     setup_stated=False,
     claim=Claim(
-        "end-to-end time with torch.save over with lazy checkpoints, a checkpoint an iteration, largest over the models",
+        "end-to-end time, torch.save over lazy checkpoints, one an iteration, largest over the models",
         SETUP.given["end_to_end"], "ratio", lambda: max(end_to_end(*each) for each in SETUP.runs),
-        why="the gain is iteration plus write over iteration, so it turns on how long an iteration takes beside the 11 "
-        "to 14 s of a synchronous write, and on what the shared file system gives a node in the background; neither is "
-        "in the abstract. 30 billion parameters give 2.2, smaller models more",
+        why="the gain is iteration plus write over iteration, 3.2 at 7 billion parameters and 1.4 at 70, so it turns "
+        "on how long an iteration takes beside the 11 to 14 s of a synchronous write, and on what the shared file "
+        "system gives a node in the background; neither is in the abstract",
     ),
     also=(
         Claim(
@@ -92,6 +98,6 @@ STUDY = Study(
     ),
     sweep=Sweep(
         "iterations between checkpoints", SETUP.given["intervals"],
-        lambda steps: end_to_end(*SETUP.runs[0], every=f"{int(steps)}step"), "end-to-end speed over torch.save",
+        gain, "end-to-end speed over torch.save",
     ),
 )  # fmt: skip

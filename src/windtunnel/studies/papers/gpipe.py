@@ -10,7 +10,7 @@ from windtunnel.studies.study import Claim, Setup, Study, Sweep
 
 SETUP = Setup(
     technique=paper("gpipe", "title"),
-    engine=catalogue("gpipe@2019", "engine profile: Lingvo on XLA"),
+    engine=catalogue("gpipe", "engine profile: Lingvo on XLA"),
     model=paper("gpipe-transformer-48", "section 3, table 2: Transformer-48"),
     tpu=paper("tpu-v3", "section 3: Cloud TPUv3"),
     gpu=paper("p100", "section 3, table 3: P100 without NVLink"),

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from windtunnel.scenario.provenance import assumption, catalogue, paper
+from windtunnel.scenario.results import TrainResult
 from windtunnel.studies.ask import train
 from windtunnel.studies.study import Claim, Setup, Study, Sweep
 
@@ -21,6 +22,8 @@ SETUP = Setup(
     recompute=paper("full", "section 3.5: activation recomputation, a layer's input kept"),
     batches=paper((12, 24, 36, 48, 60), "figure 12: batch sizes on the horizontal axis"),
     percent=paper((1.10, 1.31), "abstract: 10+ %; section 2.2's bubbles, (p - 1)/m and (p - 1)/(2m), allow 31 % at 12"),
+    footprint=paper(None, "abstract: memory footprint comparable to existing approaches"),
+    footprint_batch=paper(60, "figure 12: the largest batch"),
     largest=paper("megatron-gpt-1008b", "table 1: 1008.0 billion parameters"),
     largest_on=paper("3072xa100-80gb-sxm", "table 1: 3,072 GPUs"),
     largest_tp=paper(8, "table 1: tensor-parallel size"),
@@ -34,13 +37,25 @@ SETUP = Setup(
 )
 
 
-def gain(batch: float) -> float:
-    """Throughput with interleaving over throughput without."""
+def both(batch: float) -> tuple[TrainResult, TrainResult]:
+    """1F1B, and the interleaved schedule."""
     asked: dict[str, Any] = {
         "model": SETUP.model, "on": SETUP.on, "tp": SETUP.tp, "pp": SETUP.pp, "global_batch": int(batch),
         "seq": SETUP.seq, "precision": SETUP.precision, "recompute": SETUP.recompute, "engine": SETUP.engine,
     }  # fmt: skip
-    return train(**asked).step_time_s / train(**asked, techniques=[SETUP.technique]).step_time_s
+    return train(**asked), train(**asked, techniques=[SETUP.technique])
+
+
+def gain(batch: float) -> float:
+    """Throughput with interleaving over throughput without."""
+    before, after = both(batch)
+    return before.step_time_s / after.step_time_s
+
+
+def footprint() -> float:
+    """Memory of the fullest stage with interleaving over without."""
+    before, after = both(SETUP.footprint_batch)
+    return after.memory_bytes["total"] / before.memory_bytes["total"]
 
 
 def usual_gain() -> float:
@@ -77,6 +92,7 @@ STUDY = Study(
             why="every rank runs alike here: no slow GPU or link among 3,072 holds the others up",
         ),
         Claim("the same over the peak of the GPUs", SETUP.given["peak_share"], "absolute", largest_share),
+        Claim("memory of the fullest GPU over 1F1B's", SETUP.given["footprint"], "ratio", footprint),
     ),
     sweep=Sweep("sequences of a step", SETUP.given["sizes"], gain, "throughput over 1F1B"),
 )  # fmt: skip

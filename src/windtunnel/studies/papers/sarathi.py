@@ -60,7 +60,7 @@ def _end_to_end(batch: int, tokens: int, chunk: int, prompts: float, **machine: 
         "input": tokens - made, "output": made, "max_model_len": SETUP.longest, **machine,
     }  # fmt: skip
     treated = ask.infer(techniques=[f"sarathi:token_budget={chunk}"], **run)
-    return treated.total_tokens_per_second / ask.infer(**run).total_tokens_per_second
+    return float(treated.total_tokens_per_second / ask.infer(**run).total_tokens_per_second)
 
 
 def _best(batches: Batches, **machine: Any) -> float:
@@ -91,7 +91,7 @@ def _sarathi() -> Any:
 
 def _idle_s(result: Any) -> float:
     """Seconds that a stage stands still."""
-    return result.makespan_s * (1 - result.pools[0]["stage_busy_fraction"])
+    return float(result.makespan_s * (1 - result.pools[0]["stage_busy_fraction"]))
 
 
 def _small() -> dict[str, Any]:

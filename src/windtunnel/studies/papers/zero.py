@@ -38,6 +38,11 @@ SETUP = Setup(
     alone=assumption(("opt-1.3b", "opt-6.7b", "opt-13b", "gpt-neox-20b", "opt-30b"), "models by size"),
     alone_on=paper("128xv100-sxm", "section 10.4: up to 128 GPUs, without model parallelism"),
     alone_parameters=paper(13e9, "abstract: up to 13 billion parameters without model parallelism"),
+    sizes=assumption(
+        ("megatron-gpt-18.4b", "megatron-gpt-39.1b", "megatron-gpt-145.6b", "gpt3-175b", "megatron-gpt-310.1b"),
+        "models by size, to see which fit with model parallelism of a node",
+    ),
+    larger=paper(8.0, "abstract: 8 times the model size of the state of the art"),
     speedup=paper(10.0, "abstract: 10 times the performance of the state of the art"),
     flops=paper(15e15, "abstract: 15 petaFLOP/s on 400 GPUs"),
     peak_flops=catalogue(125e12, "v100-sxm, fp16"),
@@ -73,16 +78,13 @@ def wide(**more: Any) -> TrainResult:
 def flops(answer: TrainResult) -> float:
     """Model FLOP/s of one GPU."""
     assert answer.mfu is not None
-    return answer.mfu * SETUP.peak_flops
+    return float(answer.mfu * SETUP.peak_flops)
 
 
 def gain(nic_gbit_per_s: float) -> float:
     """Throughput of a GPU over the baseline's, on machines with such adapters."""
     given = {"nic_gbit_per_s": nic_gbit_per_s}
-    after, before = (
-        sharded(set={**SETUP.machine, **given}),
-        wide(set={**SETUP.wide_machine, **given}),
-    )
+    after, before = sharded(set={**SETUP.machine, **given}), wide(set={**SETUP.wide_machine, **given})
     return flops(after) / flops(before)
 
 
@@ -96,10 +98,23 @@ def two_nodes() -> float:
     )  # fmt: skip
 
 
+def parameters(model: str) -> float:
+    """Of a catalogue model."""
+    return float(load_network(model).total_parameters)
+
+
 def largest_alone() -> float:
     """Parameters of the largest model that fits with data parallelism alone."""
     fits = [m for m in SETUP.alone if step(model=m, on=SETUP.alone_on, techniques=[SETUP.technique]).fits]
-    return float(load_network(fits[-1]).total_parameters)
+    return parameters(fits[-1])
+
+
+def larger() -> float:
+    """Parameters of the largest model that fits on the 400 GPUs, over that without ZeRO."""
+    layout = {"on": SETUP.on, "tp": SETUP.tp, "micro_batch": 1, "global_batch": SETUP.gpus // SETUP.tp}
+    after = [m for m in SETUP.sizes if step(model=m, **layout, techniques=[SETUP.technique]).fits]
+    before = [m for m in SETUP.sizes if step(model=m, **layout).fits]
+    return parameters(after[-1]) / parameters(before[-1])
 
 
 STUDY = Study(
@@ -117,6 +132,10 @@ STUDY = Study(
         Claim(
             "FLOP/s at 100 billion parameters on 400 GPUs, recomputation not counted", SETUP.given["flops"], "absolute",
             lambda: flops(sharded()) * SETUP.gpus,
+        ),
+        Claim(
+            "parameters of the largest model that fits with model parallelism in nodes, over those without ZeRO",
+            SETUP.given["larger"], "ratio", larger,
         ),
         Claim(
             "FLOP/s for each GPU of the baseline, 40 billion parameters on two nodes", SETUP.given["two_flops"],
