@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from windtunnel.cost import Runtime, load_calibration, make_pricer
-from windtunnel.cost.transfers import between_engines, from_tier
+from windtunnel.cost.transfers import Link, between_engines, from_store, from_tier
 from windtunnel.hardware import parse_cluster
 
 CLUSTERS = ("8xh100-sxm", "16xa100-80gb-sxm", "1xh100-sxm", "4xrtx-4090", "8xmi300x")
@@ -36,3 +36,10 @@ def test_a_faster_network_brings_caches_faster() -> None:
         price = make_pricer(cluster, Runtime(), calibration)
         rates.append(between_engines(price, 8).bytes_per_s)
     assert rates[1] == pytest.approx(4 * rates[0], rel=0.05)
+
+
+def test_a_store_sends_no_faster_than_the_link_or_than_the_device_restores() -> None:
+    wire = Link(10e9, 1e-5)
+    assert from_store(wire, 1e12, 1.0, float("inf")) == wire
+    assert from_store(wire, 4e8, 8.0, 5e9) == Link(4e8, 1e-5)
+    assert from_store(wire, 4e9, 8.0, 5e9) == Link(5e9 / 8, 1e-5)

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from windtunnel.cost.channel import Channel
 from windtunnel.errors import ScenarioError
+from windtunnel.serving.fetching import Fetches
 from windtunnel.serving.prefix_cache import EVICTIONS, HBM, LFU, LRU, EvictionPolicy, PrefixCache, Tier, eviction
 
 BLOCK = 16
@@ -218,3 +220,26 @@ def test_policies_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     cache.unpin([1, 2, 3])
     cache.reclaim(1)
     assert [b for b in (1, 2, 3) if cache.match([b]).resident] == [2, 3]
+
+
+def test_more_compressed_blocks_fit_into_a_tier() -> None:
+    for ratio, fit in ((1.0, 3), (2.0, 6), (2.5, 7)):
+        tier = Tier("remote", 300, None, ratio)
+        cache = PrefixCache(LRU, [tier], 100)
+        for block in range(20):
+            cache.add(block)
+            cache.unpin([block])
+        cache.reclaim(20)
+        assert cache.held(0) == fit
+        assert fit * tier.size(100) <= 300
+
+
+def test_a_fetch_is_estimated_where_it_may_be_left_out() -> None:
+    link = Channel(100.0)
+    kept = Tier("remote", 10_000, link, 4.0, optional=True)
+    cache = PrefixCache(LRU, [Tier("host", 10_000, Channel(1e6)), kept], 100)
+    fetches = Fetches([cache])
+    assert fetches.estimate(cache, (1, HBM, 1)) == 2 * 25 / 100
+    link.start(0, 50)
+    assert fetches.estimate(cache, (1, HBM, 1)) == 2 * 2 * 25 / 100
+    assert fetches.estimate(cache, (0, 1)) is None

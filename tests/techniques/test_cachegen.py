@@ -66,13 +66,28 @@ def test_windows_are_as_long_as_ever() -> None:
 
 
 def test_in_a_simulation_compressed_blocks_come_up_sooner_and_more_of_them_fit() -> None:
-    found = [simulate(**SESSIONS, techniques=[f"cachegen:ratio={r}"]).ttft_s["mean"] for r in (1, 2, 8)]
+    found = [simulate(**SESSIONS, techniques=[f"cachegen:text=false,ratio={r}"]).ttft_s["mean"] for r in (1, 2, 8)]
     assert found == sorted(found, reverse=True)
     hits = [
-        simulate(**SESSIONS, cache_tiers="remote:1GB", techniques=[f"cachegen:ratio={r}"]).kv_cache["hit_rate"]
+        simulate(**SESSIONS, cache_tiers="remote:1GB", techniques=[f"cachegen:text=0,ratio={r}"]).kv_cache["hit_rate"]
         for r in (1, 8)
     ]
     assert hits[0] < hits[1]
+
+
+def test_in_a_simulation_a_slow_store_is_passed_by() -> None:
+    slow = "cachegen:bandwidth_gbit_per_s=0.01"
+    without = simulate(**SESSIONS)
+    assert simulate(**SESSIONS, techniques=[slow]).ttft_s == without.ttft_s
+    assert simulate(**SESSIONS, techniques=[slow + ",text=false"]).ttft_s["mean"] > 10 * without.ttft_s["mean"]
+    fast = simulate(**SESSIONS, techniques=["cachegen:bandwidth_gbit_per_s=50,decode_gbyte_per_s=50"])
+    assert fast.kv_cache["hit_rate"] > without.kv_cache["hit_rate"]
+
+
+@pytest.mark.parametrize("ratio", [2, 8])
+def test_both_loops_in_python_agree(ratio: int) -> None:
+    one, other = (simulate(**SESSIONS, techniques=[f"cachegen:ratio={ratio}"], loop=x) for x in ("python", "naive"))
+    assert (one.ttft_s, one.e2e_s, one.kv_cache) == (other.ttft_s, other.e2e_s, other.kv_cache)
 
 
 def test_what_cannot_be() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from windtunnel.errors import ScenarioError
 from windtunnel.scenario.registry import technique_class
+from windtunnel.serving.compiled.build import available
 from windtunnel.studies.ask import infer, simulate
 
 ASKED = {"model": "llama-3.1-8b", "on": "1xa100-80gb-sxm", "input": 300, "output": 100, "batch": 4}
@@ -34,6 +35,14 @@ def test_the_event_loop_and_the_tree_say_the_same(name: str) -> None:
     tree = infer(**alone, input=300, output=100)
     loop = simulate(**alone, rate=1e-3, requests=1, input_length="300", output_length="100")
     assert loop.tpot_s["mean"] == pytest.approx(tree.tpot_s, rel=0.005)
+
+
+@pytest.mark.skipif(not available(compile=True, quick=True), reason="no C compiler")
+@pytest.mark.parametrize("name", NAMES)
+def test_both_loops_give_the_same_times(name: str) -> None:
+    for engine in ("vllm", "vllm@2024"):
+        one, other = (simulate(**SERVED, engine=engine, techniques=[name], loop=x) for x in ("python", "compiled"))
+        assert (one.ttft_s, one.tpot_s, one.e2e_s) == (other.ttft_s, other.tpot_s, other.e2e_s)
 
 
 def test_nothing_accepted_is_slower_than_no_speculation_and_smartspec_sees_it() -> None:

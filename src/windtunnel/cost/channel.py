@@ -57,6 +57,11 @@ class Channel:
     def bytes_per_s(self) -> int:
         return self._width
 
+    @property
+    def under_way(self) -> int:
+        """Transfers that share it now."""
+        return len(self._live)
+
     def idle_since(self, time: int) -> int | None:
         """Since when nothing is being sent at ``time`` (ps); None while something is."""
         self._pass(time)

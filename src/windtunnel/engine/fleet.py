@@ -322,7 +322,13 @@ def _caches(setup: EngineSetup, spec: EngineSpec, price: Pricer) -> Callable[[],
     def make() -> PrefixCache:
         # A block lies on all ranks of the engine: they move their parts side by side, each over its own link.
         tiers = [
-            Tier(t.name, t.capacity_bytes // setup.accelerators, Channel(*rates[t.name]), ratios[t.name])
+            Tier(
+                t.name,
+                t.capacity_bytes // setup.accelerators,
+                Channel(*rates[t.name]),
+                ratios[t.name],
+                optional=t.name == "remote" and stored is not None and stored.text,
+            )
             for t in setup.tiers
         ]
         return PrefixCache(policies, tiers, spec.prefix_units)

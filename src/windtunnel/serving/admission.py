@@ -14,7 +14,8 @@ from windtunnel.serving.queues import Queue, make_queue
 from windtunnel.serving.record import Record
 from windtunnel.serving.replica import NEVER, Done
 from windtunnel.serving.request import FETCHING, GONE, PREFILLING, Request
-from windtunnel.serving.spec import EngineSpec
+from windtunnel.serving.spec import EngineSpec, pairs_and_keys
+from windtunnel.serving.step_time import Piece, StepTimes, Work
 from windtunnel.serving.tally import Tally
 
 
@@ -34,6 +35,7 @@ class Admission:
         make_cache = make_cache or (lambda: PrefixCache(LFU if spec.least_used else LRU))
         self.caches = [make_cache() for _ in range(spec.ranks)] if spec.prefix_tokens else []
         self.fetches = Fetches(self.caches)
+        self.times = StepTimes(spec.cost)
         self.tally = Tally(spec.most_sequences, len(spec.units), log_size)
         self.done: list[Done] = []
         self.clock = self.completed = self.produced = 0
@@ -111,6 +113,8 @@ class Admission:
         cost = spec.held(soon)
         if pool.cache is not None and not request.ready and len(request.blocks):
             found = sharing.find(spec, pool.cache, request, tokens, room)
+            if found is not None and found.fetched and self._computes(pool.cache, found):
+                found = sharing.find(spec, pool.cache, request, tokens, room, fetch=False)
             if found is None:
                 return -1, "kv_cache"
             before = pool.available
@@ -135,6 +139,21 @@ class Admission:
             request.stage = PREFILLING
             lane.partial.append(request)
         return cost, ""
+
+    def _computes(self, cache: PrefixCache, found: sharing.Found) -> bool:
+        """Whether the blocks below are computed sooner than they are fetched, in iterations of their own."""
+        fetching = self.fetches.estimate(cache, found.below)
+        if fetching is None:
+            return False
+        spec = self.spec
+        before, tokens = found.resident * spec.prefix_tokens, len(found.below) * spec.prefix_tokens
+        piece = min(tokens, spec.budget, self.times.most_prompt_tokens)
+        many, pieces = tokens / piece, []
+        for window in spec.cost.windows:
+            pairs, keys = pairs_and_keys(tokens, before, window)
+            pieces.append(Piece(int(pairs / many), min(keys, before + tokens)))
+        work = Work(0, [0] * len(pieces), piece, 1, 0, pieces)
+        return many * self.times.seconds(work)[0] / PS < fetching
 
     def _begin(self, request: Request, found: sharing.Found, now: int) -> None:
         """It has a place for the first time."""

@@ -23,7 +23,6 @@ from windtunnel.serving.replica import NEVER, Done, Load
 from windtunnel.serving.request import WAITING, Request
 from windtunnel.serving.sharing import exact, whole
 from windtunnel.serving.spec import EngineSpec
-from windtunnel.serving.step_time import StepTimes
 from windtunnel.serving.tally import BLOCKED
 
 MakeRequest = Callable[[int, int, int], Request]
@@ -70,7 +69,6 @@ class PythonEngine(Places):
         self.scheduler = scheduler or RuleScheduler(spec.rules)
         self._make, self._one_by_one = make_request, one_by_one
         self._loose = bool(self.caches) and not exact(spec)
-        self.times = StepTimes(spec.cost)
         self.arrivals: deque[tuple[int, int, int]] = deque()
         self.slots = self._slots()
         self.pipe_free = self.flying = self.busy_since = 0

@@ -4,7 +4,8 @@ A request whose prompt goes on below device memory takes its place and all the c
 gives it its turn, and steps aside while its blocks are read, one transfer from each tier; others may be admitted
 meanwhile. When the last has arrived it computes what is left of its prompt, before those that wait. That is how vLLM's
 connectors load external KV caches (WAITING_FOR_REMOTE_KVS); since the place is already its own, requests that fetch
-never wait for each other's cache. What is found is always fetched, even where computing it anew would be quicker.
+never wait for each other's cache. What is found is fetched, even where computing it anew would be quicker, unless its
+tiers are all optional.
 """
 
 from __future__ import annotations
@@ -55,6 +56,23 @@ class Fetches:
             self._under_way[id(channel), channel.start(now, size)] = fetch
             fetch.open += 1
         return fetch.open > 0
+
+    def estimate(self, cache: PrefixCache, below: Iterable[int]) -> float | None:
+        """Seconds until blocks of these tiers would be there, if those that share their links stay as many; None where
+        they are not optional."""
+        counts = {tier: 0 for tier in below if tier != HBM}
+        for tier in below:
+            if tier != HBM:
+                counts[tier] += 1
+        if not all(cache.tiers[tier].optional for tier in counts):
+            return None
+        found = 0.0
+        for tier, count in counts.items():
+            kept = cache.tiers[tier]
+            if kept.channel is not None:
+                size = count * kept.size(cache.block_bytes)
+                found = max(found, size * (kept.channel.under_way + 1) / kept.channel.bytes_per_s)
+        return found
 
     def next(self) -> int:
         """When the next transfer ends if no other starts."""

@@ -117,12 +117,14 @@ def eviction(text: str) -> Callable[[], EvictionPolicy]:
 @dataclass(frozen=True, slots=True)
 class Tier:
     """A memory below the device's: blocks come up from it over ``channel`` (None: in no time). ``ratio``: bytes of a
-    block on the device for each byte of it here and on the way."""
+    block on the device for each byte of it here and on the way. ``optional``: they are computed instead where that is
+    quicker."""
 
     name: str
     capacity_bytes: int
     channel: Channel | None = None
     ratio: float = 1.0
+    optional: bool = False
 
     def size(self, block_bytes: int) -> int:
         """Bytes of a block here."""

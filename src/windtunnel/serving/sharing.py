@@ -61,18 +61,20 @@ def exact(spec: EngineSpec) -> bool:
     return not rest and spec.prefix_units <= whole * sum(spec.units) and min(spec.stops) >= NO_LIMIT
 
 
-def find(spec: EngineSpec, cache: PrefixCache, request: Request, tokens: int, room: int) -> Found | None:
+def find(
+    spec: EngineSpec, cache: PrefixCache, request: Request, tokens: int, room: int, *, fetch: bool = True
+) -> Found | None:  # fmt: skip
     """How much of the prefix cache a request uses that takes its place with ``tokens`` in the cache; None if it
     does not fit into ``room`` units. At least one token of its prompt is left to compute.
 
-    All that is found, if it fits; else what is in device memory; else nothing (shared blocks can take more than a
-    sequence of its own where layers have windows).
+    All that is found, if it fits (and is to be fetched); else what is in device memory; else nothing (shared blocks can
+    take more than a sequence of its own where layers have windows).
     """
     blocks = request.blocks[: whole(spec, request, request.wanted - 1)]
     resident, below = cache.match(blocks)
     held = spec.held(tokens)
     idle = cache.idle(blocks[:resident])
-    for tiers in (below, ()) if below else ((),):
+    for tiers in (below, ()) if below and fetch else ((),):
         found = Found(resident, tiers, held - covered(spec, resident + len(tiers)))
         back = [block for block, tier in zip(blocks[resident:], tiers, strict=False) if tier == HBM]
         cost = found.units + spec.prefix_units * (idle + cache.idle(back) + found.fetched)

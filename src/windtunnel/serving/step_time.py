@@ -12,6 +12,9 @@ from windtunnel.serving.knots import CONTEXT, KEYS, PROMPT, SEQUENCES, STATES, T
 from windtunnel.serving.replica import NEVER
 from windtunnel.serving.step_cost import MIX_BITS, SPREAD, SQUARE, StepCost
 
+LEAST = -(1 << 62)
+"""Below any row's time; what is beside the rows sampled may be below zero where the host's work is with those."""
+
 
 class Piece(NamedTuple):
     """Prompt tokens of one iteration as one view of the context sees them: query-key pairs and keys read."""
@@ -65,7 +68,8 @@ class StepTimes:
         """(from its start to its end, until the first stage is free for the next batch) in picoseconds."""
         tokens = work.decodes + work.prompt
         sampled = work.decodes + work.finished
-        total = slowest = group = device = longest = 0
+        total = slowest = group = device = 0
+        longest = LEAST
         for row, end in enumerate(self._ends):
             time = self._tokens(row, tokens, work.decodes if self._by_decodes else work.decodes + work.prompts)
             attention = 0
@@ -83,7 +87,7 @@ class StepTimes:
             if not end:
                 continue
             device += longest
-            longest = 0
+            longest = LEAST
             if end < 2:
                 continue
             if group == self.groups - 1:

@@ -25,8 +25,8 @@ class CacheGen(Technique):
         source="Liu et al., arXiv 2310.07240",
         summary=(
             "KV caches of contexts lie in a store, quantised and entropy-coded; they are sent over the network and "
-            "decoded on the device piece by piece, and the query alone is computed. In simulate the store is the "
-            "remote tier of the prefix cache, and what is found there is always fetched."
+            "decoded on the device piece by piece, and the query alone is computed; where computing the context from "
+            "its text is quicker, that is done. In simulate the store is the remote tier of the prefix cache."
         ),
         rewrites=("step", "policy"),
         commands=("infer", "simulate"),
@@ -54,7 +54,7 @@ class CacheGen(Technique):
     )
     text: bool = parameter(
         paper(True, "abstract: a controller loads raw text instead where that is quicker"),
-        "whether a context may be computed from its text (infer)",
+        "whether a context may be computed from its text",
     )
     store: str = parameter(
         assumption("10TB", "large beside what one engine meets"), "size of the store (simulate), such as 10TB"

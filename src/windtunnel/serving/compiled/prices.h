@@ -165,7 +165,7 @@ static inline int64_t iteration_time(const struct engine *e, const struct lane *
     const struct prices *p = &e->s.prices;
     const struct work *work = &lane->work;
     const int64_t tokens = work->decodes + work->prompt, sampled = work->decodes + work->finished;
-    int64_t total = 0, slowest = 0, device = 0, longest = 0;
+    int64_t total = 0, slowest = 0, device = 0, longest = INT64_MIN;
     for (int64_t g = 0, row = 0; g < p->groups; row++) {
         int64_t time = token_time(p, row, tokens, states_of(p, work)), attention = 0;
         if (work->decodes)
@@ -181,7 +181,7 @@ static inline int64_t iteration_time(const struct engine *e, const struct lane *
         if (!p->ends[row])
             continue; /* of one region the largest row counts */
         device += longest;
-        longest = 0;
+        longest = INT64_MIN;
         if (p->ends[row] < 2)
             continue;
         if (g == p->groups - 1)
