@@ -118,7 +118,10 @@ def test_machines_that_cannot_be(group: str, said: str) -> None:
 def test_users_own_pools_are_not_overruled() -> None:
     """They stay, so that an answer's plan can be asked again; parameters that say otherwise are an error."""
     own = {"prefill": "2x()", "decode": "1x(tp=2)"}
-    for name, parameter in (("distserve", "prefill_engines=1,decode_engines=1"), ("splitwise", "prompt_engines=1,token_engines=1")):
+    for name, parameter in (
+        ("distserve", "prefill_engines=1,decode_engines=1"),
+        ("splitwise", "prompt_engines=1,token_engines=1"),
+    ):
         plan = simulate(techniques=[name], **own).plan
         assert (plan["prefill"], plan["decode"]) == ("2x()", "1x(tp=2)")
         with pytest.raises(ScenarioError, match="leave out"):
