@@ -79,3 +79,16 @@ def test_unknown_ones_and_too_many_are_refused() -> None:
 def test_how_they_are_written(text: Any, listed: list[str]) -> None:
     for kind in (PlanTrainOptions, PlanServeOptions):
         assert read_options(kind, {"model": "m", "on": "c", "try": text}).tries == listed
+
+
+def test_plans_that_a_technique_refuses_are_counted_not_found() -> None:
+    """CO2 wants no expert parallelism: where every rank count of experts is tried, the best plan has none."""
+    asked = {
+        "model": "mixtral-8x7b", "on": "16xa100-80gb-sxm", "global_batch": 64, "seq": 2048, "tp": "4", "pp": "2",
+        "ep": "1,2", "zero": "1", "recompute": "none", "schedule": "1f1b", "techniques": ["co2"],
+    }  # fmt: skip
+    found = planning.plan_train(read_options(PlanTrainOptions, asked))
+    without = planning.plan_train(read_options(PlanTrainOptions, {k: v for k, v in asked.items() if k != "techniques"}))
+    assert found.why_not["refused by co2"] > 0
+    assert all(entry["plan"].get("ep", 1) == 1 for entry in found.best)
+    assert found.evaluated + found.why_not["refused by co2"] == without.evaluated

@@ -5,7 +5,7 @@ Making one raises every error that a user can meet before anything is computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from windtunnel.errors import ScenarioError, unknown
@@ -40,15 +40,36 @@ class TrainScenario:
     kind: Literal["train"] = "train"
 
 
-def train_scenario(options: TrainOptions, *, rewritten: bool = False) -> TrainScenario:
-    """Read the model and the cluster, fill in defaults, check that the plan is possible. ``rewritten``: what techniques
-    ask for is in the options already, as far as it holds here.
+def train_scenario(options: TrainOptions) -> TrainScenario:
+    """Read the model and the cluster, fill in defaults, check that the plan is possible.
 
     Raises:
         ScenarioError: an unknown name or a plan that cannot be laid out.
     """
-    used = techniques_of(options, "train")
-    options = options if rewritten else requested(options, used)
+    return with_rewritten_step(plain_scenario(requested(options, techniques_of(options, "train"))))
+
+
+def with_rewritten_step(scenario: TrainScenario) -> TrainScenario:
+    """The scenario with the step as its techniques rewrite it.
+
+    Raises:
+        ScenarioError: a technique that cannot be used in this plan.
+    """
+    used = techniques_of(scenario.options, "train")
+    if not used:
+        return scenario
+    setting = TrainSetting(scenario.options, scenario.network, scenario.cluster, scenario.engine, scenario.plan)
+    for technique in used:
+        setting = technique.train(setting)
+    return replace(scenario, engine=setting.engine, plan=setting.plan)
+
+
+def plain_scenario(options: TrainOptions) -> TrainScenario:
+    """As :func:`train_scenario`, of options that have what techniques request, and without rewrites of the step.
+
+    Raises:
+        ScenarioError: an unknown name or a plan that cannot be laid out.
+    """
     network, cluster, engine, warnings = read_parties(options)
     layout = train_layout(options, network, cluster, warnings, 1 if engine.expert_tp == "one" else None)
     seq = _sequence(options, network, warnings)
@@ -98,10 +119,7 @@ def train_scenario(options: TrainOptions, *, rewritten: bool = False) -> TrainSc
         offload_activations=offload.get("activations", ""),
         document_tokens=None if packed is None else packed.mean_square_over_mean,
     )
-    setting = TrainSetting(options, network, cluster, engine, plan)
-    for technique in used:
-        setting = technique.train(setting)
-    return TrainScenario(options, network, cluster, setting.engine, setting.plan, tuple(warnings))
+    return TrainScenario(options, network, cluster, engine, plan, tuple(warnings))
 
 
 def read_parties(options: Options) -> tuple[Network, Cluster, TrainEngine, list[str]]:

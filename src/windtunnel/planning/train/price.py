@@ -18,6 +18,7 @@ from windtunnel.cost.calibration import Calibration
 from windtunnel.cost.energy import at_work, drawn_j
 from windtunnel.cost.sustained import at_power
 from windtunnel.engine.train import runtime_of
+from windtunnel.errors import ScenarioError
 from windtunnel.ops.fold import Totals
 from windtunnel.ops.op import Op, Price
 from windtunnel.ops.pipeline import Schedule, StageTimes
@@ -33,7 +34,8 @@ from windtunnel.scenario.engines import TrainEngine
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.options import TrainOptions, read_options
 from windtunnel.scenario.plan import TrainPlan
-from windtunnel.scenario.train import TrainScenario, train_scenario
+from windtunnel.scenario.registry import techniques_of
+from windtunnel.scenario.train import TrainScenario, plain_scenario, with_rewritten_step
 from windtunnel.training.memory import host_bytes, stage_memory
 from windtunnel.training.schedules import get_schedule
 
@@ -59,7 +61,9 @@ class Pricer:
         grid = make_grid(axes, key, sharded * chunks, refused)
         if not grid.legal.any():
             return
-        base = self._scenario(key, grid)
+        base, grid = self._with_techniques(self._scenario(key, grid), grid, sharded * chunks, refused)
+        if not grid.legal.any():
+            return
         for zero in axes.zero:
             legal, hsdp, groups = self._sharding(grid, zero, chunks, refused)
             if legal.any():
@@ -122,7 +126,34 @@ class Pricer:
             sizes.pop("etp")
         fields = {"precision": key.precision, "offload": key.offload, "sequence_parallel": key.sequence_parallel}
         asked = {**self.axes.fixed(), **sizes, **fields, "pp": key.pp, "recompute": key.recompute}
-        return train_scenario(read_options(TrainOptions, asked), rewritten=True)
+        return plain_scenario(read_options(TrainOptions, asked))
+
+    def _with_techniques(
+        self, base: TrainScenario, grid: Grid, others: int, refused: Refused
+    ) -> tuple[TrainScenario, Grid]:
+        """The chunk with the step as techniques rewrite it at its first plan that none of them refuses; plans that one
+        does are not legal."""
+        used = techniques_of(base.options, "train")
+        if not used:
+            return base, grid
+        names = ("tp", "cp", "dp", "ep", "etp", "micro_batch")
+        sizes = np.broadcast_arrays(grid.legal, *(getattr(grid, name) for name in names))[1:]
+        legal, first = grid.legal.copy(), None
+        for at in np.argwhere(grid.legal):
+            where = tuple(at)
+            *degrees, micro = (int(each[where]) for each in sizes)
+            layout = Layout(pp=base.plan.layout.pp, **dict(zip(names, degrees, strict=False)))
+            try:
+                found = with_rewritten_step(
+                    replace(base, plan=replace(base.plan, layout=layout, micro_batch=micro))
+                )  # fmt: skip
+            except ScenarioError:
+                legal[where] = False
+            else:
+                first = found if first is None else first
+        struck = int(np.count_nonzero(grid.legal) - np.count_nonzero(legal))
+        refused.add(f"refused by {' or '.join(t.name for t in used)}", struck * others)
+        return first or base, replace(grid, legal=legal)
 
     def _of_zero(
         self, key: Key, base: TrainScenario, grid: Grid, zero: int, legal: Mask, hsdp: Array | None,
