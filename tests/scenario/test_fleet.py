@@ -99,3 +99,11 @@ def test_any_text_is_read_or_refused(read: Callable[[str], object], text: str) -
     except ScenarioError as error:
         said = str(error)
     assert "\n" not in said
+
+
+def test_a_group_names_its_machine_and_figures_of_it() -> None:
+    first, second = fleet("2x(tp=4,on=16xh100-sxm,power-cap-watt=400)+1x(tdp_watt=500)")
+    assert (first.options, first.on, first.figures) == ({"tp": "4"}, "16xh100-sxm", {"power_cap_watt": "400"})
+    assert (second.options, second.on, second.figures) == ({}, None, {"tdp_watt": "500"})
+    with pytest.raises(ScenarioError, match="power_cap_wat"):
+        fleet("1x(power_cap_wat=3)")
