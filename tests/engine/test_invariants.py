@@ -69,7 +69,12 @@ def inferences(draw: st.DrawFn) -> InferScenario:
         "batch": draw(st.integers(1, 300)), "input": draw(st.integers(1, 900)), "output": draw(st.integers(1, 100)),
         "engine": draw(st.sampled_from(["vllm", "sglang", "tensorrt-llm", "transformers", "orca", "vllm@2023"])),
         "precision": draw(st.sampled_from([None, "fp8", "w4a16", "bf16"])),
+        "techniques": draw(st.sampled_from([[], [], ["h2o:share=0.3"], ["h2o:tokens=64"]])),
     }  # fmt: skip
+    if draw(st.booleans()):
+        given_["engine"] = draw(st.sampled_from(["flexgen", "accelerate", "zero-inference", "vllm"]))
+        given_["offload"] = draw(st.sampled_from([None, "weights:cpu", "weights:cpu=0.4,kv:cpu=0.7", "kv:nvme"]))
+        given_["block_batches"] = 1 if given_["engine"] == "vllm" else draw(st.integers(1, 3))
     try:
         return infer_scenario(read_options(InferOptions, given_))
     except ScenarioError:
@@ -103,6 +108,7 @@ def check_operators(evaluation: Evaluation, cluster: Cluster, runtime: Runtime) 
         peak = a.peak_flops.get(effective_dtype(a, op.dtype), a.vector_flops)
         assert float(op.flops) / peak <= seconds, op.name
         assert float(op.hbm_bytes) / a.hbm.bandwidth_bytes_per_s <= seconds, op.name
+        assert float(op.pcie_bytes) / cluster.pcie_bytes_per_s <= seconds, op.name
         assert float(op.hbm_bytes + op.cached_bytes) / a.l2.bandwidth_bytes_per_s <= seconds, op.name
         if op.group is not None:
             for level, sent in least_wire_bytes(op, cluster, runtime):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windtunnel.models import load_network
-from windtunnel.models.network import Attention, Kept, Network, SparseKV, views_of, with_mixers
+from windtunnel.models.network import Attention, Network, views_of, with_mixers
+from windtunnel.models.sparse import Kept, SparseKV
 from windtunnel.ops.op import Op
 from windtunnel.ops.rewrite import operators
 from windtunnel.parallel.iteration import iteration

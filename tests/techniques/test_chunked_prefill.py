@@ -67,14 +67,19 @@ def test_chunks_cost_weights_again() -> None:
     assert whole < cut[1] < cut[0]
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [({"chunk": 100}, "chunk=100"), ({"max_tokens": 100}, "max-tokens=100"), ({"scheduler": "static"}, "static")],
-)
-def test_a_user_who_asks_for_something_else_is_told(options: dict[str, Any], named: str) -> None:
-    with pytest.raises(ScenarioError, match=named):
-        simulate(techniques=["sarathi"], **options)
+def test_a_user_who_asks_for_something_else_is_told() -> None:
+    with pytest.raises(ScenarioError, match="chunk=256; leave out chunk=100"):
+        simulate(techniques=["sarathi:token_budget=256"], chunk=100)
+    with pytest.raises(ScenarioError, match="max-tokens=256; leave out max-tokens=100"):
+        simulate(techniques=["sarathi:token_budget=256"], max_tokens=100)
+    with pytest.raises(ScenarioError, match="leave out scheduler=static"):
+        simulate(techniques=["sarathi"], scheduler="static")
     assert simulate(techniques=["sarathi"], scheduler="vllm-v1").completed == LOAD["requests"]
+
+
+def test_the_chunk_of_a_user_stands_for_the_usual_budget() -> None:
+    assert figures(simulate(techniques=["sarathi"], chunk=700)) == figures(simulate(scheduler="chunked", chunk=700))
+    assert infer(batch=4, techniques=["sarathi"], chunk=700).plan["chunk"] == 700
 
 
 def test_two_of_them_do_not_go_together() -> None:

@@ -116,8 +116,20 @@ def test_machines_that_cannot_be(group: str, said: str) -> None:
 
 
 def test_users_own_pools_are_not_overruled() -> None:
-    for name in ("distserve", "splitwise"):
+    """They stay, so that an answer's plan can be asked again; parameters that say otherwise are an error."""
+    own = {"prefill": "2x()", "decode": "1x(tp=2)"}
+    for name, parameter in (("distserve", "prefill_engines=1,decode_engines=1"), ("splitwise", "prompt_engines=1,token_engines=1")):
+        plan = simulate(techniques=[name], **own).plan
+        assert (plan["prefill"], plan["decode"]) == ("2x()", "1x(tp=2)")
         with pytest.raises(ScenarioError, match="leave out"):
-            simulate(replicas=2, techniques=[name], prefill="2x()", decode="1x()")
+            simulate(techniques=[f"{name}:{parameter}"], **own)
     with pytest.raises(ScenarioError, match="both decide the pools"):
         simulate(replicas=2, techniques=["distserve", "splitwise"])
+
+
+@pytest.mark.parametrize("name", ["distserve", "splitwise"])
+def test_the_plan_of_an_answer_gives_it_again(name: str) -> None:
+    first = simulate(replicas=3, techniques=[name])
+    kept = {k: first.plan[k] for k in ("tp", "replicas", "prefill", "decode", "with") if k in first.plan}
+    again = simulate(techniques=kept.pop("with"), **kept)
+    assert figures(again) == figures(first)

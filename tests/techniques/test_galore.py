@@ -81,3 +81,13 @@ def test_what_it_cannot_be_combined_with(technique: str, changes: dict[str, Any]
     with pytest.raises(ScenarioError, match=match) as caught:
         run(technique, **changes)
     assert "galore" in str(caught.value)
+
+
+def test_checkpoints_hold_the_state_that_there_is() -> None:
+    asked = {"on": "16xh100-sxm", "tp": 2, "pp": 2, "global_batch": 64, "engine": "megatron", "optimizer": "adamw"}
+    plain, low = (run(*t, **asked, tokens=1e9).run for t in ((), ("galore",)))
+    assert plain is not None
+    assert low is not None
+    parameters = plain["checkpoint_bytes"] / 14
+    assert parameters == pytest.approx(6.74e9, rel=0.01)
+    assert 6 * parameters < low["checkpoint_bytes"] < 0.75 * plain["checkpoint_bytes"]

@@ -19,6 +19,7 @@ from windtunnel.ops.fold import Pricer
 from windtunnel.parallel.iteration import iteration
 from windtunnel.scenario.batch import decode
 from windtunnel.scenario.serve import InferScenario
+from windtunnel.serving.batching import as_batch
 from windtunnel.serving.infer import pass_seconds, run_batch
 from windtunnel.serving.memory import kv_bytes, most_sequences, rounded, sequence_bytes, serve_memory
 
@@ -31,12 +32,13 @@ MOST_USERS = 10**6
 
 @dataclass(frozen=True, slots=True)
 class AtContext:
-    """What one context costs. ``kv_bytes``: of one user, over all ranks; ``prefill_bytes``: what its prompt needs on a
-    device beside the weights; ``users``: caches that fit at once; ``decode_s_per_token``: between two tokens of a user
-    with so many at work; ``switch_s``: one user's cache to the host and another's back.
+    """What one context costs.
 
-    Shares: ``attention_of_prefill`` of the prompt's device time, ``kv_of_decode`` of a decode step that would not be
-    there without a context. Sessions: one document read and ``rounds`` answers a user, while all caches stay
+    ``kv_bytes``: of one user, over all ranks; ``prefill_bytes``: what its prompt needs on a device beside the weights;
+    ``users``: caches that fit at once; ``decode_s_per_token``: between two tokens of a user with so many at work (one
+    where none fits), ``decode_alone_s_per_token`` with one; ``switch_s``: one user's cache to the host and another's
+    back. Shares: ``attention_of_prefill`` of a prompt and ``kv_of_decode`` of a decode step would not be there if no
+    token met another. Sessions: one document read and ``rounds`` answers a user, while all caches stay
     (``sessions_per_hour``) or where every answer needs a switch.
     """
 
@@ -87,9 +89,13 @@ def _at(scenario: InferScenario, context: int, price: Pricer, calibration: Calib
     users = int(min(most_sequences(memory, plan, length), MOST_USERS)) * int(layout.dp)
 
     prompt = run_batch(network, plan, engine, price, requests=1, input_tokens=context, output_tokens=1, slots=1)
-    steps, kinds = prompt.rows.steps, prompt.evaluation.by_kind()
-    times = {k: float(np.sum(np.broadcast_to(v, steps.shape) * steps)) for k, v in kinds.items()}
-    attention = times.get("attention", 0.0) / sum(times.values())
+    whole = as_batch(prompt.rows, context, network.views)
+    # The same tokens, each of which meets itself alone.
+    tokens, pieces = whole.prefill_tokens, whole.sequences_in_prefill
+    apart = dict.fromkeys(network.views, (tokens, pieces, 0.0))
+    alone = replace(whole, prefill_pairs=tokens, prefill_context=pieces, windows=apart)
+    _, each, _ = pass_seconds(iteration(network, plan, engine, alone), price, 1)
+    unattended = float(np.sum(np.broadcast_to(np.asarray(each, float), prompt.rows.steps.shape) * prompt.rows.steps))
 
     on_rank = max(users // int(layout.dp), 1)
 
@@ -104,18 +110,18 @@ def _at(scenario: InferScenario, context: int, price: Pricer, calibration: Calib
     # Every rank moves what it holds over a link of its own, out and in.
     link = from_tier("host", cluster, calibration.copies, price)
     switch = 2 * (sequence_bytes(memory, plan, float(context)) / link.bytes_per_s + link.latency_s)
-    whole = replace(plan, layout=replace(layout, tp=1))
+    unsplit = replace(plan, layout=replace(layout, tp=1))
     answers = o.rounds * o.output * decoding / max(users, 1)
     return AtContext(
         context=context,
-        kv_bytes=float(kv_bytes(network.blocks, whole, rounded(float(context), plan.block_size))),
+        kv_bytes=float(kv_bytes(network.blocks, unsplit, rounded(float(context), plan.block_size))),
         prefill_s=prompt.ttft,
         prefill_bytes=memory.activations + sequence_bytes(memory, plan, float(context)),
         users=users,
         decode_s_per_token=decoding,
         decode_alone_s_per_token=step(1, middle),
         switch_s=switch,
-        attention_of_prefill=attention,
+        attention_of_prefill=1.0 - unattended / prompt.ttft,
         kv_of_decode=1.0 - without / decoding,
         sessions_per_hour=3600.0 / (prompt.ttft + answers),
         sessions_per_hour_switching=3600.0 / (prompt.ttft + answers + o.rounds * switch),

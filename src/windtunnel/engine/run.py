@@ -12,6 +12,7 @@ from windtunnel.scenario.text import number
 from windtunnel.scenario.train import TrainScenario
 from windtunnel.training.checkpoints import Checkpoints, StorageTier, get_tier
 from windtunnel.training.failures import HOUR, FailureRates, default, spare_nodes
+from windtunnel.training.memory import subspace_state_bytes
 from windtunnel.training.run import TrainingRun, estimate_run
 
 DEFAULT_TIER = "parallel-fs"
@@ -23,11 +24,17 @@ def checkpoint_bytes(scenario: TrainScenario, step: Step) -> float:
     A frozen base is not written: it is where it came from.
     """
     plan = scenario.plan
-    trained = 0.0
+    trained, subspaces = 0.0, 0.0
+    shards = (plan.layout.tp, plan.layout.etp * plan.layout.ep)
     for held in step.held:
-        sharded = held.dense * plan.layout.tp + held.expert * plan.layout.etp * plan.layout.ep
+        sharded = held.dense * shards[0] + held.expert * shards[1]
         trained += float(sharded) * held.layers.count
+        if held.subspaces is not None:
+            dense, expert = subspace_state_bytes(held, plan)
+            subspaces += float(dense * shards[0] + expert * shards[1]) * held.layers.count
     master = 4.0 if plan.weight_bytes < 4 else 0.0
+    if subspaces:
+        return trained * (plan.weight_bytes + master) + subspaces
     return trained * (plan.weight_bytes + master + plan.optimizer.state_bytes)
 
 

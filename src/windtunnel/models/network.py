@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from windtunnel.models.sparse import USES, SparseKV, Use
+
 Position = Literal["rope", "learned", "alibi", "relative", "none"]
 
 
@@ -24,35 +26,6 @@ class Norm:
     @property
     def parameters(self) -> int:
         return self.size * self.affine
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """``share`` of the tokens that a view of the context shows: of the last ``window`` of them, or (None) of all that
-    the layer itself sees."""
-
-    share: float = 1.0
-    window: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SparseKV:
-    """What of its context a layer keeps and uses; each is a sum of parts, all of it unless stated.
-
-    ``hold``: what the cache keeps; ``read``: what a decoding token attends to; ``prompt``: what a prompt's tokens
-    attend to. ``width``: bytes of a token kept over those of a whole one. ``choose``: elements that choosing what to
-    read or keep moves at every decode step, for each key/value head and token held (scores summed up, summaries of
-    pages), in ``choose_kernels`` kernels. ``score``: share of a prompt's queries whose attention weights are summed
-    over, once the prompt is through.
-    """
-
-    hold: tuple[Kept, ...] = (Kept(),)
-    read: tuple[Kept, ...] = (Kept(),)
-    prompt: tuple[Kept, ...] = (Kept(),)
-    width: float = 1.0
-    choose: float = 0.0
-    choose_kernels: float = 1.0
-    score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,31 +147,16 @@ class LatentAttention:
         return q + down + up + self.out_size * self.hidden + self.bias * self.hidden
 
 
-def kept(
-    mixer: Attention | LatentAttention, what: Literal["hold", "read", "prompt"]
-) -> tuple[tuple[float, int | None], ...]:
-    """(share, view as in :attr:`Attention.view`) of the parts that a layer holds, reads, or lets prompts attend to.
-
-    Where a layer cuts the context into chunks, a part's window does not narrow them.
-    """
-    own = mixer.view
-    if mixer.sparse is None:
-        return ((1.0, own),)
-    parts: tuple[Kept, ...] = getattr(mixer.sparse, what)
-    return tuple((p.share, _narrower(own, p.window)) for p in parts)
-
-
-def _narrower(own: int | None, window: int | None) -> int | None:
-    if window is None or (own is not None and own < 0):
-        return own
-    return window if own is None else min(own, window)
+def kept(mixer: Attention | LatentAttention, use: Use) -> tuple[tuple[float, int | None], ...]:
+    """(share, view) of the parts of its context that a layer holds, reads, or lets prompts attend to."""
+    return ((1.0, mixer.view),) if mixer.sparse is None else mixer.sparse.parts(use, mixer.view)
 
 
 def views_of(mixer: Attention | LatentAttention) -> frozenset[int | None]:
     """Every view of the context that a layer's work or cache depends on."""
     if mixer.sparse is None:
         return frozenset({mixer.view})
-    return frozenset(view for what in ("hold", "read", "prompt") for _, view in kept(mixer, what))
+    return frozenset(view for use in USES for _, view in kept(mixer, use))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 from windtunnel.models.network import Attention, LatentAttention, kept
+from windtunnel.models.sparse import Use
 from windtunnel.ops.build import attention, attention_decode, collective, gemm, pointwise
 from windtunnel.ops.op import Op
 from windtunnel.ops.tree import EMPTY, Node, Par, Repeat, Seq, seq
@@ -14,6 +14,9 @@ from windtunnel.parallel.communication import beside, enter, leave
 from windtunnel.parallel.linear import chain, linear, shard_of_input, unary, used
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch
+
+CHOOSE = "kv.choose"
+"""Choosing what of a sparse cache is read or kept, at a decode step."""
 
 
 def attention_layer(
@@ -104,13 +107,11 @@ def view(a: Attention | LatentAttention, batch: Batch, memory: Batch | None = No
     return replace(batch, prefill_pairs=pairs, prefill_context=context, decode_context=decode_context, windows={})
 
 
-def used_part(
-    a: Attention | LatentAttention, batch: Batch, what: Literal["hold", "read", "prompt"]
-) -> tuple[Value, Value, Value]:
+def used_part(a: Attention | LatentAttention, batch: Batch, use: Use) -> tuple[Value, Value, Value]:
     """(Prefill pairs, prefill context, decode context) of the parts of the context that a layer holds, reads or lets
     prompts attend to."""
     found: tuple[Value, Value, Value] = (0.0, 0.0, 0.0)
-    for share, own in kept(a, what):
+    for share, own in kept(a, use):
         pairs, context, decode_context = batch.seen(own)
         found = (found[0] + share * pairs, found[1] + share * context, found[2] + share * decode_context)
     return found
@@ -144,7 +145,7 @@ def chosen(step: Op, a: Attention | LatentAttention, batch: Batch, style: Style,
         return step
     held = used_part(a, batch, "hold")[2]
     move = pointwise(
-        "kv.choose", "elementwise", reads=0.0, writes=0.0, act=style.act,
+        CHOOSE, "elementwise", reads=0.0, writes=0.0, act=style.act,
         cold_bytes=style.act * sparse.choose * kv_heads * held,
     )  # fmt: skip
     return seq(step, used(move.but(kernels=sparse.choose_kernels), batch.decode_sequences))

@@ -17,7 +17,7 @@ from windtunnel.ops.op import Op
 from windtunnel.ops.rewrite import rewrite
 from windtunnel.ops.tree import EMPTY, Flow, Node, Par, Repeat, seq
 from windtunnel.ops.values import Value, maximum
-from windtunnel.parallel.attention import used_part
+from windtunnel.parallel.attention import CHOOSE, used_part
 from windtunnel.parallel.stages import StageLayers
 from windtunnel.parallel.style import Style
 from windtunnel.scenario.batch import Batch
@@ -75,15 +75,17 @@ def _copy(name: str, size: Value, away: Away, most: float | None) -> Node:
 
 
 def _on_host(op: Op, plan: ServePlan, engine: ServeEngine, style: Style) -> Node:
-    """Decoding's attention where the cache is: the host streams its keys and values through its own memory, queries
-    and outputs cross the link."""
-    if op.kind != "attention_decode":
+    """Decoding's attention, and choosing what it reads, where the cache is: the host streams what they need through its
+    own memory, queries and outputs cross the link."""
+    if op.kind != "attention_decode" and op.name != CHOOSE:
         return op
     share = plan.kv_away.total
     there = Op(
         op.name + ".host", "host_memory", "offload", kernels=0.0, adjoint=(),
         shape={"bytes": share * engine.host_attention_traffic * op.hbm_bytes},
     )  # fmt: skip
+    if op.name == CHOOSE:
+        return Par((Repeat(1.0 - share, op), there)) if share < 1 else there
     cross = transfer("offload.queries", "offload", pcie=share * op.cached_bytes)
     drives = _copy("offload.kv", op.hbm_bytes, Away(nvme=plan.kv_away.nvme), engine.offload_bytes_per_s)
     host = seq(cross, drives, there)

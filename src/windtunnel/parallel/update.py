@@ -42,7 +42,7 @@ def update(owned: Value, held: Held, plan: TrainPlan, engine: TrainEngine) -> li
 
 def updated_behind(backward: Node, owned: Value, layers: int, plan: TrainPlan, engine: TrainEngine) -> Node:
     """The host updates a layer as soon as its gradient is there, while the device goes on with the backward pass, and
-    storage has its state ready (Fuyou, arXiv 2403.06504, section 4: synchronous out-of-core optimizer)."""
+    storage has its state ready (Fuyou, arXiv 2403.06504)."""
     n = max(layers, 1)
     stages: list[tuple[Node, str]] = [(Repeat(1 / n, backward), "compute")]
     nvme = (_states_bytes(plan) + _weights_bytes(plan)) * owned

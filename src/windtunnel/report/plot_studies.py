@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from windtunnel.report.figure import Table, check_plot, save_figure
 from windtunnel.report.studies import figure
 
 _COLOURS = {"reproduced": "C2", "direction": "C1", "missed": "C3"}
+
+LABEL = 38
+"""Letters of a line of an axis's name."""
+
+
+def _short(value: float) -> str:
+    """A figure as a tick has room for: 32000 as 32k."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
 
 
 def plot_studies(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -20,6 +32,7 @@ def plot_studies(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         ScenarioError: matplotlib is missing, the suffix is unknown, or the file cannot be written.
     """
     check_plot(path)
+    from matplotlib import ticker  # type: ignore[import-not-found,unused-ignore]
     from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 
     drawn = [r for r in rows if r["published"] is not None]
@@ -34,6 +47,9 @@ def plot_studies(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         axis.plot(row["predicted"], place, "o", color=_COLOURS.get(row["verdict"], "C0"))
     axis.set_yticks(range(len(drawn)), [r["name"] for r in reversed(drawn)])
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
     axis.set_xlabel("published (grey) and predicted (dot: green reproduced, orange direction, red missed)")
     axis.grid(axis="x", alpha=0.3)
     cells = [[r["name"], figure(r["published"]), figure(r["predicted"]), r["verdict"] or ""] for r in rows]
@@ -47,6 +63,7 @@ def plot_sweep(swept: Mapping[str, Any], path: str | Path) -> None:
         ScenarioError: matplotlib is missing, the suffix is unknown, or the file cannot be written.
     """
     check_plot(path)
+    from matplotlib import ticker  # type: ignore[import-not-found,unused-ignore]
     from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 
     picture = Figure(figsize=(6.4, 3.6), layout="constrained")
@@ -56,8 +73,10 @@ def plot_sweep(swept: Mapping[str, Any], path: str | Path) -> None:
     axis.plot(values, gain, marker="o")
     if swept["logarithmic"]:
         axis.set_xscale("log")
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+    axis.set_xticks(values, [_short(v) for v in values])
     axis.set_xlabel(swept["variable"])
-    axis.set_ylabel(swept["metric"])
+    axis.set_ylabel("\n".join(wrap(swept["metric"], LABEL)))
     axis.set_ylim(0, 1.08 * max(*gain, 1.0))
     axis.set_title(swept["name"], fontsize="medium")
     axis.grid(alpha=0.3)

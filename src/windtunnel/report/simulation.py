@@ -194,13 +194,19 @@ def columns(times: Sequence[float], values: Sequence[float], count: int = COLUMN
 
 
 def _engines(result: SimulateResult) -> RenderableType:
-    head = ("", "replicas", "busy", "KV mean", "KV peak", "batch", "iterations")
+    several = len(result.pools) > 1
+    head: tuple[str, ...] = ("", "replicas", "busy", "KV mean", "KV peak", "batch", "iterations")
+    head += ("cost", "energy", "power limit") if several else ()
     table = grid("left", *("right",) * (len(head) - 1))
     table.add_row(*(Text(h, style="dim") for h in head))
     for p in result.pools:
+        paid = (
+            units.dollars(p["cost_usd"]), units.energy(p["energy_j"]), f"{p['provisioned_power_w'] / 1e3:,.1f} kW",
+        )  # fmt: skip
         table.add_row(
             p["name"], f"{p['replicas']:,}", units.percent(p["busy_fraction"]), units.percent(p["kv_mean_fraction"]),
             units.percent(p["kv_peak_fraction"]), units.number(p["batch_mean"]), units.count(p["iterations"]),
+            *(paid if several else ()),
         )  # fmt: skip
     return table
 

@@ -103,10 +103,11 @@ class LocalSteps:
     """Workers train on their own for ``period`` steps, then exchange what changed (local SGD, DiLoCo, CO2).
 
     A worker is ``worker`` neighbouring ranks that stay in step (a node; 1: each data-parallel rank by itself), or
-    ``sharing`` if there are more of these and ZeRO shards state, which only ranks in step can share. ``behind``: further steps behind which the exchange runs (0: all wait for it; a
-    whole period: it is one period stale). Parameters travel in ``fragments`` parts, each at a time of its own, as
-    ``wire_bytes`` an element, summed over "all" workers or with one neighbour ("pair", gossip). ``buffer_bytes``: kept
-    for each parameter (its value at the last exchange, the outer optimizer's momentum, what is on the way).
+    ``sharing`` if there are more of these and ZeRO shards state, which only ranks in step can share. ``behind``:
+    further steps behind which the exchange runs (0: all wait for it; a whole period: it is stale by one). Parameters
+    travel in ``fragments`` parts, each at a time of its own, as ``wire_bytes`` an element, summed over "all" workers
+    or with one neighbour ("pair", gossip). ``buffer_bytes``: kept for each parameter (its value at the last exchange,
+    the outer optimizer's momentum, what is on the way).
     """
 
     period: Value = 1

@@ -11,20 +11,6 @@ from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.technique import About, E, O, Technique, parameter
 
 
-def mixed_request(technique: Technique, options: O, tokens: int) -> O:
-    """``options`` with prompts cut to iterations of ``tokens``, decodes included.
-
-    Raises:
-        ScenarioError: the user asked for another scheduler or another budget.
-    """
-    if isinstance(options, SimulateOptions):
-        name = options.scheduler
-        if name is None or ALIASES.get(name, name) != "chunked":
-            options = technique.ask(options, scheduler="chunked")
-        options = technique.ask(options, max_tokens=tokens)
-    return technique.ask(options, chunk=tokens)
-
-
 class ChunkedPrefill(Technique):
     name: ClassVar[str] = "chunked-prefill"
     about: ClassVar[About] = About(
@@ -41,13 +27,23 @@ class ChunkedPrefill(Technique):
 
     token_budget: int = parameter(
         assumption(2048, "vLLM's usual max_num_batched_tokens with chunked prefill from 0.6 on"),
-        "tokens of an iteration, decodes included; 0 leaves the engine as it is",
+        "tokens of an iteration, decodes included, unless --chunk says so; 0 leaves the engine as it is",
         ge=0,
         le=100_000_000,
     )
 
     def request(self, options: O) -> O:
-        return mixed_request(self, options, self.token_budget) if self.token_budget else options
+        if not self.token_budget:
+            return options
+        if (
+            isinstance(options, SimulateOptions)
+            and ALIASES.get(options.scheduler or "", options.scheduler) != "chunked"
+        ):
+            options = self.ask(options, scheduler="chunked")
+        given = [name for name in ("chunk", "max_tokens") if getattr(options, name, None) is not None]
+        if given and "token_budget" not in self.model_fields_set:
+            return options  # the user's own budget, under a name that engines have for it
+        return self.ask(options, **dict.fromkeys(given or ["chunk"], self.token_budget))
 
     def engine(self, engine: E) -> E:
         if not self.token_budget:

@@ -40,7 +40,9 @@ class CO2(Technique):
         ge=0,
     )
     buffer_bytes: float = parameter(
-        paper(12.0, "algorithm 1: last outer iterate, outer momentum, the update that is on its way, in fp32"),
+        assumption(
+            12.0, "an asynchronous outer update needs its last iterate, a momentum and what is on its way, in fp32"
+        ),
         "bytes kept for each parameter beside the optimizer's state",
         ge=0,
     )

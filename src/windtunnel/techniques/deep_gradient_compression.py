@@ -33,17 +33,21 @@ class DeepGradientCompression(Technique):
         gt=0,
         le=1,
     )
-    value_bits: float = parameter(paper(32.0, "section 4: 32-bit gradient values"), "bits of a value", gt=0)
+    value_bits: float = parameter(
+        paper(32.0, "the compression ratio counts 32-bit gradient values"), "bits of a value", gt=0
+    )
     index_bits: float = parameter(
-        paper(16.0, "section 4: 16-bit run lengths of zeros"), "bits that say where a value belongs", ge=0
+        paper(16.0, "the compression ratio counts 16-bit run lengths of zeros"),
+        "bits that say where a value belongs",
+        ge=0,
     )
     buffer_bytes: float = parameter(
-        paper(8.0, "algorithm 4: local velocity u and accumulated gradient v, in fp32"),
+        paper(8.0, "momentum correction: a velocity u and accumulated gradients v on every rank, in fp32"),
         "bytes kept for each parameter",
         ge=0,
     )
     select_bytes: float = parameter(
-        paper(32.0, "algorithm 4: g, u, v read and u, v written, v compared again, u and v masked, 4 B each"),
+        assumption(32.0, "its steps: g, u, v read and u, v written, v compared again, u and v masked, 4 B each"),
         "bytes that choosing moves in device memory for each parameter",
         ge=0,
     )

@@ -20,7 +20,7 @@ class DistServe(Technique):
         summary="Prompts run on engines of their own and decoding on others, each phase with its tp and pp, so that "
         "neither holds up the other; KV caches move between them, inside a node where both fit. Without parameters the "
         "engines that were asked for are split in halves (more of them decode if their number is odd), and a single "
-        "engine into two of half its tensor-parallel ranks.",
+        "engine into two of half its tensor-parallel ranks; pools that were asked for stay.",
         rewrites=("policy",),
         commands=("simulate",),
         decides=("the pools",),
@@ -39,6 +39,9 @@ class DistServe(Technique):
 
     def request(self, options: O) -> O:
         assert isinstance(options, SimulateOptions)
+        placement = "beside" if self.near else "behind"
+        if options.prefill and options.decode and not self.model_fields_set - {"near"}:
+            return self.ask(options, kv_placement=placement)
         engines, tp = options.replicas, options.tp
         if engines == 1 and not (self.prefill_engines or self.decode_engines):
             if tp % 2 and not (self.prefill_tp and self.decode_tp):
@@ -49,7 +52,7 @@ class DistServe(Technique):
         prefill = _group(self.prefill_engines or max(engines // 2, 1), self.prefill_tp or tp, self.prefill_pp)
         decode = _group(self.decode_engines or max(engines - engines // 2, 1), self.decode_tp or tp, self.decode_pp)
         given = options.model_copy(update={"replicas": 1})
-        return self.ask(given, prefill=prefill, decode=decode, kv_placement="beside" if self.near else "behind")
+        return self.ask(given, prefill=prefill, decode=decode, kv_placement=placement)
 
 
 def _group(engines: int, tp: int, pp: int) -> str:

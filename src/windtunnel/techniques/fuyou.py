@@ -33,7 +33,7 @@ class Fuyou(Technique):
         paper("nvme", "abstract: adds SSD-CPU communication"), "where state is kept: nvme, cpu, or none (off)"
     )
     swap: float = parameter(
-        paper(-1.0, "section 4: activations are swapped as far as it pays"),
+        paper(-1.0, "abstract: computation and data swapping are co-optimized"),
         "share of layers whose activations are swapped, the others recompute (below 0: what takes least time)",
         le=1,
     )

@@ -27,9 +27,11 @@ class GaLore(Technique):
         neutral={"rank": 0, "layerwise": False},
     )
 
-    rank: int = parameter(paper(1024, "section 5: rank of the 7B model"), "rank of the subspaces (0: none)", ge=0)
+    rank: int = parameter(
+        paper(1024, "experiments: rank 1024 for the 7B model"), "rank of the subspaces (0: none)", ge=0
+    )
     refresh_steps: int = parameter(
-        paper(200, "section 4.1: subspace change frequency"),
+        paper(200, "experiments: subspace change frequency T of 200 steps"),
         "steps from one decomposition of all gradients to the next",
         ge=1,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from windtunnel.models.network import Attention, Kept, LatentAttention, Mixer, Network, SparseKV, with_mixers
+from windtunnel.models.network import Attention, LatentAttention, Mixer, Network, with_mixers
+from windtunnel.models.sparse import Kept, SparseKV
 from windtunnel.scenario.provenance import assumption, paper
 from windtunnel.scenario.technique import About, ServeSetting, Technique, parameter
 

@@ -26,7 +26,7 @@ class Sarathi(ChunkedPrefill):
 
     token_budget: int = parameter(
         paper(256, "section 5: chunks of 256 tokens, the decodes of the batch counted in (section 4.4, tiles)"),
-        "tokens of an iteration, the chunk and the decodes together; 0 leaves the engine as it is",
+        "tokens of an iteration, the chunk and the decodes together, unless --chunk says so; 0 leaves the engine as it is",
         ge=0,
         le=100_000_000,
     )

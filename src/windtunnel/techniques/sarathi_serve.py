@@ -25,7 +25,7 @@ class SarathiServe(ChunkedPrefill):
 
     token_budget: int = parameter(
         paper(512, "section 5.1: 512 tokens under strict and 2,048 under relaxed limits"),
-        "tokens of an iteration, decodes included; 0 leaves the engine as it is",
+        "tokens of an iteration, decodes included, unless --chunk says so; 0 leaves the engine as it is",
         ge=0,
         le=100_000_000,
     )

@@ -17,7 +17,7 @@ class Splitwise(Technique):
         source="ISCA 2024, arXiv 2311.18677",
         summary="The engines asked for are split into a pool of prompt machines and one of token machines, which may "
         "be of another kind or have a lower power cap: decoding needs neither the newest compute nor its power. KV "
-        "caches are sent layer by layer over the network while a prompt runs.",
+        "caches are sent layer by layer over the network while a prompt runs. Pools that were asked for stay.",
         rewrites=("policy",),
         commands=("simulate",),
         decides=("the pools",),
@@ -50,6 +50,8 @@ class Splitwise(Technique):
 
     def request(self, options: O) -> O:
         assert isinstance(options, SimulateOptions)
+        if options.prefill and options.decode and not self.model_fields_set:
+            return self.ask(options, kv_transfer="layerwise")
         engines = options.replicas
         if engines < 2 and not (self.prompt_engines and self.token_engines):
             raise self.refuse(

@@ -60,7 +60,7 @@ def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Sch
         weights = plan.weight_bytes * share(3, *trained)
         optimizer = (state + master) * share(1, *trained)
     if held.subspaces is not None:
-        dense, expert = _states(held, plan)
+        dense, expert = subspace_state_bytes(held, plan)
         optimizer = optimizer - state * share(1, *trained) + share(1, dense, expert)
     frozen = frozen_bytes(held, plan)
     weights = weights + share(3, frozen, 0.0)
@@ -68,8 +68,11 @@ def stage_memory(held: Held, plan: TrainPlan, engine: TrainEngine, schedule: Sch
     if plan.layerwise_update:
         # Where micro-batches add up, all gradients are there at once.
         gradients = where(plan.micro_batches <= 1, engine.gradient_bytes * held.largest, gradients)
-    if plan.offload_optimizer and (engine.offload_gradients or plan.streamed):
+    if plan.offload_optimizer and plan.streamed:
         gradients = engine.gradient_bytes * held.largest
+    elif plan.offload_optimizer and engine.offload_gradients:
+        # They collect in a bucket, which leaves when it is full.
+        gradients = engine.gradient_bytes * (held.largest + engine.bucket_parameters)
     if plan.compression is not None:
         # What a rank does not send now it adds to its next gradients.
         gradients = gradients + plan.compression.buffer_bytes * _sent_by_one(held, plan)
@@ -129,7 +132,7 @@ def _sharing(plan: TrainPlan) -> tuple[Value, Value]:
     return (layout.dp * layout.cp if plan.hsdp is None else plan.hsdp), layout.edp
 
 
-def _states(held: Held, plan: TrainPlan) -> tuple[Value, Value]:
+def subspace_state_bytes(held: Held, plan: TrainPlan) -> tuple[Value, Value]:
     """Bytes of the optimizer's state of (dense, expert) parameters, unsharded, where it works in subspaces."""
     assert held.subspaces is not None
     each = (

@@ -17,9 +17,9 @@ SETUP = Setup(
     batch=paper(1, "figure 1: token batch size of 256"),
     adam=paper("adamw-bf16", "abstract: BF16 baseline"),
     adam8=paper("adam8bit", "abstract: 8-bit GaLore"),
-    galore=paper("galore:rank=1024", "section 5: rank 1024 for the 7B model"),
-    layerwise=paper("galore:rank=1024,layerwise=true", "section 4.3: per-layer weight updates"),
-    at_rank=paper("galore:layerwise=true,rank={}", "section 4.3: per-layer weight updates"),
+    galore=paper("galore:rank=1024", "experiments: rank 1024 for the 7B model"),
+    layerwise=paper("galore:rank=1024,layerwise=true", "figure 1: 8-bit GaLore with per-layer weight updates"),
+    at_rank=paper("galore:layerwise=true,rank={}", "figure 1: 8-bit GaLore with per-layer weight updates"),
     per_gb=assumption(1e9, "the paper's G is taken as 10^9 bytes: 14 GB for the weights of 6.7 billion parameters"),
 )
 
@@ -72,7 +72,7 @@ STUDY = Study(
         ),
         Claim(
             metric="total memory of the BF16 baseline, GB",
-            published=paper(58.0, "section 1: 14 GB weights, 42 GB Adam states and gradients, 2 GB activations"),
+            published=paper(58.0, "introduction: 14 GB weights, 42 GB Adam states and gradients, 2 GB activations"),
             kind="absolute",
             predict=lambda: _memory(SETUP.adam)["total"] / SETUP.per_gb,
         ),
