@@ -98,6 +98,22 @@ def test_streams_that_are_not_named_stay_with_computing() -> None:
     assert [[stream_of(op) for op in operators(s)].count("memory") for s in cut.stages] == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("model", "part"), [("mixtral-8x7b", "moe"), ("llama-3-8b", "mlp"), ("llama-3-8b", "attention")]
+)
+def test_a_part_alone_shows_its_first_and_last_piece(model: str, part: str) -> None:
+    tree = layer(model)
+    assert isinstance(tree, Seq)
+    whole = next(p for p in tree.parts if p.name == part)
+    streams = dict.fromkeys(("compute", "network"), 0.0)
+    for op in operators(whole):
+        streams["network" if op.group is not None else "compute"] += float(seconds(piece(op, 4)).seconds)
+    cut = Evaluation(Pieces(4, ("network",), part=part)(tree), seconds).seconds()
+    others = Evaluation(tree, seconds).seconds() - Evaluation(whole, seconds).seconds()
+    assert cut == pytest.approx(others + sum(streams.values()) + 3 * max(streams.values()))
+    assert tree_totals(Pieces(4, part=part)(tree)).messages == pytest.approx(tree_totals(tree).messages)
+
+
 def test_arrays_of_batches_are_cut_as_each_of_them() -> None:
     sizes = np.array([16.0, 64.0, 700.0])
     many = Evaluation(Pieces(2)(layer("mixtral-8x7b", decode(sizes, 500.0))), seconds).seconds()

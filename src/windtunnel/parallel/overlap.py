@@ -36,19 +36,30 @@ class Pieces:
     Layers follow each other without a gap: while one piece ends a layer another may be in the next. A layer so lasts as
     long as its slowest stream has work with all pieces, or as one piece takes from end to end, whichever is longer.
     ``shares``: of the device's compute units that a stream's kernels hold while they run: computing gets the rest.
-    ``interference`` as in :class:`~windtunnel.ops.tree.Par`. What cutting costs is in the pieces' own prices: each
-    product reads its weights and fills its last wave once a piece, each message has its hops.
+    ``interference`` as in :class:`~windtunnel.ops.tree.Par`. ``part``: only the part of a layer that has this name
+    (``attention``, ``mlp``, ``moe``) is cut, and drains before what follows begins (Tutel, arXiv 2206.03382, section
+    3.2; T3, arXiv 2401.16677). What cutting costs is in the pieces' own prices: each product reads its weights and
+    fills its last wave once a piece, each message has its hops.
     """
 
     n: int = 2
     beside: tuple[str, ...] = ("memory", "network")
     shares: Mapping[str, float] = field(default_factory=dict)
     interference: float = 0.0
+    part: str = ""
 
     def __call__(self, tree: Node) -> Node:
         """The layer's tree, in pieces. One piece is the tree itself."""
         if self.n <= 1 or getattr(tree, "name", "") in OUTSIDE:
             return tree
+        return self._within(tree) if self.part else self._cut(tree, closed=True)
+
+    def _within(self, node: Node) -> Node:
+        if getattr(node, "name", "") == self.part:
+            return self._cut(node, closed=False)
+        return replace(node, parts=tuple(self._within(p) for p in node.parts)) if isinstance(node, Seq) else node
+
+    def _cut(self, tree: Node, *, closed: bool) -> Flow:
         streams = ("compute", *self.beside)
 
         def of(stream: str) -> Node:
@@ -58,10 +69,9 @@ class Pieces:
 
             return rewrite(tree, change)
 
+        stages = tuple(of(s) for s in streams)
         shares = tuple(self.shares.get(s, 1.0 if s == "compute" else 0.0) for s in streams) if self.shares else ()
-        return Flow(
-            self.n, tuple(of(s) for s in streams), streams, self.interference, 0, "pieces", closed=True, shares=shares
-        )
+        return Flow(self.n, stages, streams, self.interference, 0, "pieces", closed=closed, shares=shares)
 
 
 _OF_TOKENS = ("m", "tokens", "pairs", "context", "sequences")

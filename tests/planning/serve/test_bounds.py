@@ -30,6 +30,8 @@ PLANS = (
     {"model": "llama-3.1-8b", "on": "8xh100-sxm", "scheduler": "static", "max_batch": 32},
     {"model": "mixtral-8x7b", "on": "8xh100-sxm", "tp": 2, "dp": 2, "ep": 4},
     {"model": "gemma-3-27b", "on": "8xh100-sxm", "tp": 2},
+    {"model": "llama-3-70b", "on": "16xh100-sxm", "tp": 4, "with": ["nanoflow"]},
+    {"model": "llama-3.1-8b", "on": "16xl4", "tp": 4, "pp": 2, "with": ["ladder-residual"]},
 )
 
 
