@@ -41,6 +41,10 @@ published range, and shows the *direction* from 0.1 on; an absolute quantity is 
 is compared with the largest value over the range that the paper swept. Every figure of a setup comes from the paper,
 the catalogue, a calibration with other measurements, or is named as an assumption (a test holds that); none exists to
 meet a claim. What a paper measured also has what nobody stated: versions, warm-up, luck.
+
+**What to check before relying on one.** Claims are those of the abstracts. What is attributed to a section, table or
+figure beyond these was written down from knowledge of the papers, not with each at hand. Some studies have a choice on
+which their verdict hangs (a run's length, one limit, an acceptance); their pages name it.
 """
 
 

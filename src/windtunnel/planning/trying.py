@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 from windtunnel.errors import ScenarioError
+from windtunnel.planning.front import unbeaten
 from windtunnel.scenario.options import read_options
 from windtunnel.scenario.plan_options import PlanServeOptions, PlanTrainOptions
 from windtunnel.scenario.plans import Plan, PlanResult
@@ -131,13 +132,4 @@ def _joined(options: O, results: Sequence[PlanResult], tried: Sequence[Mapping[s
 def _front(plans: Sequence[Plan], axes: Sequence[str]) -> list[Plan]:
     """Those that no other beats in every respect; of equals the first."""
     rows = [tuple(_value(p, a) * (-1 if a in MORE else 1) for a in axes) for p in plans]
-    kept = []
-    for i, row in enumerate(rows):
-        beaten = any(
-            all(a <= b for a, b in zip(other, row, strict=True)) and (other != row or j < i)
-            for j, other in enumerate(rows)
-            if j != i
-        )
-        if not beaten:
-            kept.append(i)
-    return [plans[i] for i in sorted(kept, key=lambda i: rows[i])]
+    return [plans[i] for i in unbeaten(rows)]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
+from windtunnel.scenario.drafted import Drafted
 from windtunnel.scenario.provenance import assumption
-from windtunnel.scenario.speculation import PLAIN, Guess, Speculation, chain, draft_for, refusal
-from windtunnel.scenario.technique import About, ServeSetting, Technique, parameter
+from windtunnel.scenario.speculation import PLAIN, chain
+from windtunnel.scenario.technique import About, ServeSetting, parameter
 
 
-class SmartSpec(Technique):
+class SmartSpec(Drafted):
     """Of all lengths from 0 on, each iteration takes the one with most tokens a second."""
 
     name: ClassVar[str] = "smartspec"
@@ -37,32 +37,9 @@ class SmartSpec(Technique):
         ge=0,
         le=1,
     )
-    draft: str = parameter(
-        assumption("", "any model has one: its own first layers"),
-        "model that guesses; lookup: the prompt itself, at no cost; empty: the first layers of the target",
-        max_length=4096,
-    )
-    draft_share: float = parameter(
-        assumption(0.05, "drafts are one to two orders of magnitude smaller than their targets"),
-        "share of the target's layers that its draft has where none is named",
-        gt=0,
-        le=1,
-    )
-    draft_tp: int = parameter(
-        assumption(1, "a small draft is fastest without sums over ranks"), "ranks of the draft", ge=1, le=64
-    )
 
     def serve(self, setting: ServeSetting) -> ServeSetting:
         """Each iteration runs with the best length."""
         if self.most == 0:
             return setting
-        layout = setting.plan.layout
-        why = refusal(setting.network, int(layout.pp))
-        if why is not None:
-            raise self.refuse(why)
-        if layout.tp % self.draft_tp:
-            raise self.refuse(f"draft_tp={self.draft_tp} does not divide tp={layout.tp}")
-        lookup = self.draft == "lookup"
-        draft = None if lookup else draft_for(setting.network, self.draft, self.draft_share, self.draft_tp)
-        guesses: list[Guess] = [PLAIN, *(chain(k, self.acceptance) for k in range(1, self.most + 1))]
-        return replace(setting, plan=replace(setting.plan, speculation=Speculation(tuple(guesses), draft)))
+        return self.speculate(setting, [PLAIN, *(chain(k, self.acceptance) for k in range(1, self.most + 1))])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
-from windtunnel.scenario.provenance import assumption, paper
-from windtunnel.scenario.speculation import Speculation, chain, draft_for, refusal
-from windtunnel.scenario.technique import About, ServeSetting, Technique, parameter
+from windtunnel.scenario.drafted import Drafted
+from windtunnel.scenario.provenance import paper
+from windtunnel.scenario.speculation import chain
+from windtunnel.scenario.technique import About, ServeSetting, parameter
 
 
-class SpeculativeDecoding(Technique):
+class SpeculativeDecoding(Drafted):
     """A draft guesses ``tokens`` tokens one after the other; the target checks them in one pass."""
 
     name: ClassVar[str] = "speculative-decoding"
@@ -37,31 +37,9 @@ class SpeculativeDecoding(Technique):
         ge=0,
         le=1,
     )
-    draft: str = parameter(
-        assumption("", "any model has one: its own first layers"),
-        "model that guesses, a name of the catalogue or a path; empty: the first layers of the target",
-        max_length=4096,
-    )
-    draft_share: float = parameter(
-        assumption(0.05, "drafts are one to two orders of magnitude smaller (Leviathan et al., section 3.5)"),
-        "share of the target's layers that its draft has where none is named",
-        gt=0,
-        le=1,
-    )
-    draft_tp: int = parameter(
-        assumption(1, "a small draft is fastest without sums over ranks"), "ranks of the draft", ge=1, le=64
-    )
 
     def serve(self, setting: ServeSetting) -> ServeSetting:
         """Every pass of the target is preceded by ``tokens`` passes of the draft."""
         if self.tokens == 0:
             return setting
-        layout = setting.plan.layout
-        why = refusal(setting.network, int(layout.pp))
-        if why is not None:
-            raise self.refuse(why)
-        if layout.tp % self.draft_tp:
-            raise self.refuse(f"draft_tp={self.draft_tp} does not divide tp={layout.tp}")
-        draft = draft_for(setting.network, self.draft, self.draft_share, self.draft_tp)
-        speculation = Speculation((chain(self.tokens, self.acceptance),), draft)
-        return replace(setting, plan=replace(setting.plan, speculation=speculation))
+        return self.speculate(setting, [chain(self.tokens, self.acceptance)])

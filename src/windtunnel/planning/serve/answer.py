@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from windtunnel.planning.commands import command_line
+from windtunnel.planning.front import unbeaten
 from windtunnel.planning.serve.question import Question
 from windtunnel.planning.serve.search import Entry, Outcome, Run
 from windtunnel.planning.serve.space import Design
@@ -77,17 +78,7 @@ def other_rate(question: Question, entry: Entry) -> float | None:
 
 def pareto(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that no other beats in every respect, cheapest first; of equals the first."""
-    rows = [tuple(_axis(p, axis) for axis in PARETO_AXES) for p in plans]
-    kept: list[int] = []
-    for i, row in enumerate(rows):
-        beaten = any(
-            all(a <= b for a, b in zip(other, row, strict=True)) and (other != row or j < i)
-            for j, other in enumerate(rows)
-            if j != i
-        )
-        if not beaten:
-            kept.append(i)
-    return [plans[i] for i in sorted(kept, key=lambda i: rows[i])]
+    return [plans[i] for i in unbeaten([tuple(_axis(p, axis) for axis in PARETO_AXES) for p in plans])]
 
 
 def _axis(plan: Mapping[str, Any], axis: str) -> float:
