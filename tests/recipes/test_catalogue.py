@@ -223,10 +223,10 @@ def test_a_model_type(follow: Follow, tmp_path: Path) -> None:
                 "            if type(mixer).__name__ == 'Convolution':\n"
                 "                divides(mixer.hidden, '{} channels')\n"
                 "            if isinstance(mixer, StateSpace):\n")  # fmt: skip
-    shop.change("src/windtunnel/serving/memory.py", "    return total\n",
+    shop.change("src/windtunnel/serving/memory.py", "    return total * plan.context_copies",
                 "        if type(m).__name__ == 'Convolution':\n"
                 "            total = total + 2.0 * (m.width - 1) * m.hidden / tp\n"
-                "    return total\n")  # fmt: skip
+                "    return total * plan.context_copies")  # fmt: skip
     counted = {"reference": "by hand", "parameters": CONVOLUTIONAL_PARAMETERS, "config": CONVOLUTIONAL}
     shop.append("tests/models/data/reference_counts.jsonl", json.dumps(counted) + "\n")
     config = tmp_path / "config.json"

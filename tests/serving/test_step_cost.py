@@ -53,6 +53,8 @@ SERVICES: dict[str, dict[str, Any]] = {
     },
     "a share kept": {"model": "llama-3.1-8b", "on": "1xa100-80gb-sxm", "techniques": "h2o"},
     "a budget kept": {"model": "opt-13b", "on": "1xa100-80gb-sxm", "techniques": "h2o:tokens=512"},
+    "latent, a budget kept": {"model": "deepseek-v3", "on": "8xh200-sxm", "tp": 8, "techniques": "h2o:tokens=512"},
+    "latent lite": {"model": "deepseek-v2-lite", "on": "1xh100-sxm"},
     "latent, a share kept": {"model": "deepseek-v3", "on": "8xh200-sxm", "tp": 8, "techniques": "h2o"},
 }  # fmt: skip
 TOGETHER = ("pieces", "pieces of windows", "three pieces of experts")

@@ -321,20 +321,29 @@ def _waves(probe: Prober, most_tokens: int, longest: int) -> Floats:
 def _inside(
     network: Network, plan: ServePlan, engine: ServeEngine, price: Pricer, most_tokens: int, longest: int
 ) -> Floats:
-    """[R, 1, tokens, keys, spread] picoseconds of a prompt's attention call alone: what is twice as long beside a
+    """[R, W, tokens, keys, spread] picoseconds of a prompt's attention call alone: what is twice as long beside a
     decode whose call stretches twofold, less that decode. (Latent attention expands its keys outside the call.)"""
     tokens, keys, read = _prompt_grid(most_tokens, longest, False)
     shape = np.broadcast_shapes(tokens.shape, keys.shape, read.shape)
-    both = replace(
-        Batch(tokens + 1.0, 0.0, tokens, tokens * keys, read, sequences_in_prefill=1.0),
-        decode_sequences=1.0,
-        decode_context=1.0,
-    )
-    one = Batch(1.0, 0.0, decode_sequences=1.0, decode_context=1.0)
-    probes = [Prober(network, plan, engine.model_copy(update={"mixed_attention": m}), price) for m in (1.0, 2.0)]
-    low, high = (p.stages(both, shape) for p in probes)
-    alone, without = probes[0].stages(one, (1, 1, 1)), probes[0].stages(probes[0].batch(1.0, 0.0, 1.0), (1, 1, 1))
-    return np.ascontiguousarray(((high - low) - (alone - without))[:, None] * PS)
+    low, high = (Prober(network, plan, engine.model_copy(update={"mixed_attention": m}), price) for m in (1.0, 2.0))
+    # What attention of one decode adds, wherever it looks.
+    decode: dict[str, Value] = {"decode_sequences": 1.0, "decode_context": 1.0}
+    one = Batch(1.0, 0.0, windows={w: (0.0, 0.0, 1.0) for w in low.views if w}, **decode)
+    alone = low.stages(one, (1, 1, 1)) - low.stages(low.batch(1.0, 0.0, 1.0), (1, 1, 1))
+
+    def stretched(prompts: Batch) -> Floats:
+        """What the prompts add when the call takes twice as long."""
+        windows = {w: (pairs, context, 1.0) for w, (pairs, context, _) in prompts.windows.items()}
+        both = replace(prompts, tokens=prompts.tokens + 1.0, windows=windows, **decode)
+        return high.stages(both, shape) - low.stages(both, shape) - alone
+
+    # As in :func:`prompt_table`, the first view holds what depends on the tokens alone.
+    nothing = stretched(low.prompts(tokens, low.views[0], 0.0 * tokens, 0.0 * tokens))
+    tables = [
+        stretched(low.prompts(tokens, view, tokens * keys, read)) - (nothing if i else 0.0)
+        for i, view in enumerate(low.views)
+    ]
+    return np.ascontiguousarray(np.stack(tables, axis=1) * PS)
 
 
 def summary(cost: StepCost) -> Mapping[str, int]:
