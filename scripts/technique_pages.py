@@ -159,6 +159,7 @@ def index_page() -> str:
 def pages(found: Mapping[str, Any]) -> dict[str, str]:
     """Every page by its path below docs, sweeps left out."""
     by_technique: dict[str, Mapping[str, Any]] = {}
+    by_seed = {s["seed"]: s["name"] for s in found["studies"]}
     result = {"studies.md": studies_page(found), "techniques/index.md": index_page()}
     for s in found["studies"]:
         if s["technique"] is None:
@@ -166,7 +167,11 @@ def pages(found: Mapping[str, Any]) -> dict[str, str]:
         else:
             by_technique[s["technique"]] = s
     for name in technique_names():
-        result[f"techniques/{name}.md"] = technique_page(name, by_technique.get(name))
+        text = technique_page(name, by_technique.get(name))
+        akin = by_seed.get(describe(name)["seed"])
+        if name not in by_technique and akin is not None:
+            text += f"\nThe study of [{akin}]({akin}.md) says what is claimed of it, and where it helps.\n"
+        result[f"techniques/{name}.md"] = text
     return result
 
 

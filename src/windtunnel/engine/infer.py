@@ -13,7 +13,6 @@ from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
 from windtunnel.cost.calibration import Calibration
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.engine.intervals import Kind, Sure, sure
-from windtunnel.engine.long_context import long_context
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
@@ -140,10 +139,18 @@ def infer_answer(scenario: InferScenario) -> InferResult:
         confidence=known.confidence,
         calibrated=calibrated,
         warnings=[*warnings, *known.warnings],
-        long_context=long_context(scenario, runtime, calibration) if o.long_context else None,
+        long_context=_long_context(scenario, runtime, calibration),
         explain=lambda: _explained({"prefill": prefill[1], "decode": decode[1]}, cluster),
         tree={"prefill": prefill[1], "decode": decode[1]},
     )
+
+
+def _long_context(scenario: InferScenario, runtime: Runtime, calibration: Calibration) -> Mapping[str, object] | None:
+    if not scenario.options.long_context:
+        return None
+    from windtunnel.engine.long_context import long_context  # hardly anybody asks
+
+    return long_context(scenario, runtime, calibration)
 
 
 def _kept_below(below: Below, kv: float) -> dict[str, float]:

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from windtunnel.report import units
 from windtunnel.report.bars import bars, grid
-from windtunnel.report.long_context import render_long_context
 from windtunnel.report.sections import (
     band,
     binding,
@@ -94,10 +93,18 @@ def render_infer(result: InferResult, suggestions: Sequence[Suggestion] | None =
         *shortage(result, suggestions),
         *phases,
         section("Memory per GPU", memory(result.memory_bytes)),
-        *([] if result.long_context is None else [render_long_context(result.long_context)]),
+        *_long_context(result),
         *confidence(result.confidence),
         *notes(result.warnings),
     )
+
+
+def _long_context(result: InferResult) -> list[RenderableType]:
+    if result.long_context is None:
+        return []
+    from windtunnel.report.long_context import render_long_context  # with the pictures' helpers
+
+    return [render_long_context(result.long_context)]
 
 
 def _times(time_s: Mapping[str, float], total: float, *, by_kind: bool = False) -> RenderableType:
