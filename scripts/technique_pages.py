@@ -17,6 +17,7 @@ from joblib import Parallel, delayed
 
 from windtunnel.report.plot_studies import plot_studies, plot_sweep
 from windtunnel.report.studies import figure
+from windtunnel.report.techniques import example
 from windtunnel.scenario.registry import describe, technique_names
 from windtunnel.studies import load_study, run_studies, study_names
 from windtunnel.studies.study import swept
@@ -96,12 +97,9 @@ def _technique(name: str, study: Mapping[str, Any] | None) -> Iterator[str]:
         for key, p in t["parameters"].items():
             default = "" if p["default"] is None else cell(p["default"])
             yield f"| `{key}` | {default} | {cell(p['meaning'])} | {p['provenance']}: {cell(p['note'])} |"
-        key, p = next(iter(t["parameters"].items()))
-        example = name if p["default"] is None else f"{name}:{key}={p['default']}"
     else:
         yield "None."
-        example = name
-    yield f"\n```sh\nwindtunnel {t['commands'][0]} MODEL --on CLUSTER --with {example}\n```"
+    yield f"\n```sh\nwindtunnel {t['commands'][0]} MODEL --on CLUSTER --with {example(t)}\n```"
     if study is not None:
         yield from _study(study)
 

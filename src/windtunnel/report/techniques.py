@@ -53,9 +53,15 @@ def render_technique(t: Mapping[str, Any]) -> RenderableType:
     for name, p in t["parameters"].items():
         where = ": ".join(filter(None, [p.get("provenance", ""), p.get("note", "")]))
         table.add_row(name, _shown(p["default"]), p["meaning"], where)
-    example = next(iter(t["parameters"].items()))
-    given = "" if example[1]["default"] is None else f":{example[0]}={_shown(example[1]['default'])}"
-    return Group(*blocks, table, Text(""), Text(f"--with {t['name']}{given}", style="dim"))
+    return Group(*blocks, table, Text(""), Text(f"--with {example(t)}", style="dim"))
+
+
+def example(t: Mapping[str, Any]) -> str:
+    """What ``--with`` takes, the first parameter that has a default with it."""
+    first = next(
+        (f":{k}={_shown(p['default'])}" for k, p in t["parameters"].items() if p["default"] not in (None, "")), ""
+    )
+    return f"{t['name']}{first}"
 
 
 def _shown(value: Any) -> str:
