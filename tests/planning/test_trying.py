@@ -92,3 +92,31 @@ def test_plans_that_a_technique_refuses_are_counted_not_found() -> None:
     assert found.why_not["refused by co2"] > 0
     assert all(entry["plan"].get("ep", 1) == 1 for entry in found.best)
     assert found.evaluated + found.why_not["refused by co2"] == without.evaluated
+
+
+SERVED = {
+    "model": "llama-3.1-8b", "on": ["1xa100-80gb-sxm"], "rate": 3, "requests": 100, "input_length": "600",
+    "output_length": "60", "slo": "ttft=1,tpot=0.05", "engine": "vllm@2023", "max_batch": "64", "chunk": "512",
+}  # fmt: skip
+
+
+def serve(**others: Any) -> PlanResult:
+    return planning.plan_serve(read_options(PlanServeOptions, {**SERVED, **others}))
+
+
+def test_services_are_searched_with_techniques_too() -> None:
+    found = serve(tries="chunked-prefill,speculative-decoding")
+    assert [t["techniques"] for t in found.tried] == [
+        [], ["chunked-prefill"], ["speculative-decoding"], ["chunked-prefill", "speculative-decoding"],
+    ]  # fmt: skip
+    alone = serve(techniques=["speculative-decoding"])
+    assert found.tried[2]["objective"] == alone.best[0]["cost_usd_per_million_tokens"]
+    assert alone.best[0]["plan"]["with"] == ["speculative-decoding"]
+    assert alone.best[0]["tpot_s"]["mean"] < serve().best[0]["tpot_s"]["mean"]
+    assert "--with speculative-decoding" in alone.best[0]["command"]
+
+
+def test_a_search_finds_the_pools_itself() -> None:
+    with pytest.raises(ScenarioError, match="distserve decides the pools, which plan serve finds itself"):
+        serve(techniques=["distserve"])
+    assert "finds itself" in serve(tries=["distserve"]).tried[1]["why"]

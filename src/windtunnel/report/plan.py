@@ -204,7 +204,7 @@ def _tried(result: PlanResult) -> list[RenderableType]:
     for t in sorted(result.tried, key=lambda t: math.inf if t["objective"] is None else t["objective"]):
         own = t["objective"]
         gain = "" if not own or not without else f"x {without / own if own > 0 else own / without:.3f}"
-        said = t["why"] or ("" if own is not None else "no plan is feasible")
+        said = t["why"] or ("no plan is feasible" if own is None else "feasible" if without is None else "")
         table.add_row(" + ".join(t["techniques"]) or "none", gain, said)
     return [section("Techniques, by what the best plan with each gains", table)]
 

@@ -32,6 +32,9 @@ ASIDE = ("deployment", "percentile", "objective", "budget", "top", "workers", "s
 _FOUND = ("fleet", "prefill", "decode", "autoscale", "replay")
 """Options of ``simulate`` that leave nothing to find."""
 
+POOLS = "the pools"
+"""What techniques decide that leave no pools to find."""
+
 NOMINAL_RATE = 1.0
 """Requests a second from which the highest rate is looked for where none is given."""
 
@@ -116,7 +119,13 @@ def read_question(options: PlanServeOptions, narrowed: Mapping[str, tuple[Any, .
         asked = slo(options.slo)
         given = {"ttft_s": asked.ttft_s, "tpot_s": asked.tpot_s, "e2e_s": asked.e2e_s}
         limits = {metric: limit for metric, limit in given.items() if limit is not None}
-    network = served_network(options, techniques_of(options, "simulate"))
+    used = techniques_of(options, "simulate")
+    for technique in used:
+        if POOLS in technique.about.decides:
+            raise ScenarioError(
+                f"{technique.name} decides {POOLS}, which plan serve finds itself; accepted: deployment=disaggregated"
+            )
+    network = served_network(options, used)
     machines = tuple(Machine(on, parse_cluster(on, dict(options.set))) for on in dict.fromkeys(options.on))
     fixed = {
         name: value
