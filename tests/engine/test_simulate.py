@@ -267,3 +267,17 @@ def test_a_server_is_in_front_of_an_engine_that_is_asked_over_time() -> None:
     direct, over_time = (wt.simulate("llama-3.1-8b", rate=rate, **asked) for rate in (float("inf"), 1.0))
     assert direct.ttft_s["mean"] is not None
     assert over_time.ttft_s["mean"] == pytest.approx(direct.ttft_s["mean"] + served.first_token_s)
+
+
+@pytest.mark.parametrize("loop", ["python", "naive", "compiled"])
+def test_no_batch_overtakes_another_in_a_pipeline(loop: str) -> None:
+    """Batches that take turns leave the last stage in the order in which they came, however long their prompts are."""
+    if loop == "compiled" and not available(compile=True):
+        pytest.skip("no C compiler")
+    found = run(model="llama-3.1-70b", on="4xh100-sxm", pp=4, engine="orca", rate=3, requests=60, loop=loop)
+    assert found.completed == 60
+    log = found.outcome.iterations
+    order = np.argsort(log.start, kind="stable")
+    ends = log.end[order]
+    assert len(ends) > 100
+    assert (np.diff(ends) >= 0).all()

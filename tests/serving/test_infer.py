@@ -22,7 +22,7 @@ from windtunnel.scenario.batch import decode, prefill
 from windtunnel.scenario.engines import ServeEngine, load_engine
 from windtunnel.scenario.layout import Layout
 from windtunnel.scenario.plan import ServePlan
-from windtunnel.serving.infer import Course, phase_trees, run_batch
+from windtunnel.serving.infer import Course, in_turns, phase_trees, run_batch
 
 
 def engine(scheduler: str = "static", **changes: Any) -> ServeEngine:
@@ -236,3 +236,34 @@ def test_a_window_is_seen_by_decoding() -> None:
 
     assert tpot(1000) == tpot(4000) == pytest.approx(4 * 3 * 128 * 2 * 64 * 2)
     assert tpot(50) == pytest.approx(4 * 3 * (50 + 2.5) * 2 * 64 * 2)
+
+
+def flow_shop(times: list[float], steps: list[int], turns: int, stages: int) -> list[list[float]]:
+    """Ends of rows by the full recursion C[i,j] = max(C[i-1,j], C[i,j-1]) + t[i] over like stages, one by one."""
+    left, ready = [0.0] * stages, [0.0] * turns
+    ends = [[0.0] * len(times) for _ in range(turns)]
+    for row, (time, count) in enumerate(zip(times, steps, strict=True)):
+        for _ in range(count):
+            for i in range(turns):
+                at = ready[i]
+                for j in range(stages):
+                    at = left[j] = max(at, left[j]) + time
+                ready[i] = at
+        for i in range(turns):
+            ends[i][row] = ready[i]
+    return ends
+
+
+@given(
+    rows=st.lists(st.tuples(st.floats(0.01, 10.0), st.integers(1, 12)), min_size=1, max_size=6),
+    stages=st.integers(1, 5),
+    data=st.data(),
+)
+def test_batches_that_take_turns_are_a_flow_shop(
+    rows: list[tuple[float, int]], stages: int, data: st.DataObject
+) -> None:
+    turns = data.draw(st.integers(1, stages))
+    time, steps = np.array([t for t, _ in rows]), np.array([float(n) for _, n in rows])
+    found = in_turns(stages * time, time, steps, turns)
+    expected = flow_shop(time.tolist(), [n for _, n in rows], turns, stages)
+    assert found == pytest.approx(np.array(expected), rel=1e-9)

@@ -71,7 +71,7 @@ class PythonEngine(Places):
         self._loose = bool(self.caches) and not exact(spec)
         self.arrivals: deque[tuple[int, int, int]] = deque()
         self.slots = self._slots()
-        self.pipe_free = self.flying = self.busy_since = 0
+        self.pipe_free = self.pipe_end = self.flying = self.busy_since = 0
 
     def _slots(self) -> list[Slot]:
         ranks, turns = self.spec.ranks, [Turn(self, lane) for lane in self.lanes]
@@ -173,7 +173,7 @@ class PythonEngine(Places):
         self.fetches.cancel(time)
         self.clear()
         self.slots = self._slots()
-        self.pipe_free = time
+        self.pipe_free = self.pipe_end = time
         for slot in self.slots:
             slot.ready = time
         return sorted(lost, key=lambda number: (int(self.record.arrival[number]), number))
@@ -322,7 +322,12 @@ class PythonEngine(Places):
                 device, stage = self.times.seconds(lane.work)
                 longest = max(longest, device + lane.swap_ps)
                 interval = max(interval, stage + lane.swap_ps)
-        self.pipe_free = now + interval if len(self.slots) > 1 else now
+        if len(self.slots) == 1:
+            self.pipe_free = now
+            return single(now, longest)
+        # No batch overtakes another: behind a longer one, it leaves the last stage a stage's time after it.
+        longest = max(longest, self.pipe_end + interval - now)
+        self.pipe_free, self.pipe_end = now + interval, now + longest
         return single(now, longest)
 
     def _stretch(self, lane: Lane, turn: Turn, now: int) -> Flight:

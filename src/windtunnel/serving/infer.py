@@ -100,18 +100,43 @@ def run_batch(
         rows = after(rows, cached)
     batch = as_batch(rows, input_tokens, network.views, cached)
     made = iteration(network, plan, engine, batch)
-    evaluation, each, slowest = pass_seconds(made, price, turns)
-    seconds = np.broadcast_to(np.asarray(each, float), rows.steps.shape) * rows.steps
-    seconds[0] += wait_s
-    ends = np.cumsum(seconds)
-    # Group i enters the pipeline when the first stage has served those before it.
-    entry = float(np.broadcast_to(np.asarray(slowest, float), rows.steps.shape)[0])
-    before = (turns - 1) / 2 * entry
-    first = float(np.sum(rows.first * ends) / share) + before
-    last = float(np.sum(rows.last * ends) / share) + before
+    evaluation, each, slowest = pass_seconds(made, price, 1)
+    whole, stage = (np.broadcast_to(np.asarray(s, float), rows.steps.shape) for s in (each, slowest))
+    ends = in_turns(whole, stage, rows.steps, turns, wait_s)
+    seconds = np.diff(ends, axis=1, prepend=0.0).mean(axis=0)
+    first, last = (float(np.sum(count * ends) / (turns * share)) for count in (rows.first, rows.last))
     tpot = (last - first) / (output_tokens - 1) if output_tokens > 1 else 0.0
-    makespan = float(ends[-1]) + (turns - 1) * entry
-    return Course(rows, seconds, first, tpot, last, makespan, evaluation, turns, share, running)
+    return Course(rows, seconds, first, tpot, last, float(ends.max()), evaluation, turns, share, running)
+
+
+SETTLED = 3
+"""Like iterations of every batch after which they come at even distances."""
+
+
+def in_turns(whole: Floats, stage: Floats, steps: Floats, turns: int, start: float = 0.0) -> Floats:
+    """[turns, rows] seconds at which each row ends for each of ``turns`` batches that go through the same rows in one
+    pipeline, from ``start`` on. ``whole`` [rows]: of an iteration by itself; ``stage`` [rows]: of its slowest stage.
+
+    A batch begins when its last tokens are back and the first stage is free; behind a longer one it leaves the last
+    stage a stage's time after it: none overtakes another (permutation flow shop, C[i,j] = max(C[i-1,j], C[i,j-1]) +
+    t[i], for stages that are alike).
+    """
+    if turns == 1:
+        alone = whole * steps
+        alone[0] += start
+        return np.asarray(np.cumsum(alone)[None])
+    ready, free, left = [start] * turns, start, start
+    ends = np.zeros((turns, len(steps)))
+    for row, (time, own, count) in enumerate(zip(whole.tolist(), stage.tolist(), steps.tolist(), strict=True)):
+        for _ in range(min(int(count), SETTLED)):
+            for i, at in enumerate(ready):
+                begin = max(at, free)
+                left = ready[i] = max(begin + time, left + own)
+                free = begin + own
+        more = max(count - SETTLED, 0.0) * max(time, turns * own)
+        ready, free, left = [at + more for at in ready], free + more, left + more
+        ends[:, row] = ready
+    return ends
 
 
 def _fetch_s(network: Network, plan: ServePlan, context: int, requests: int) -> float:

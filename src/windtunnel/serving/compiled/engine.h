@@ -115,7 +115,7 @@ struct engine {
     struct arrival *arrivals;
     int64_t first_arrival, last_arrival, arrivals_room; /* those in [first, last) are to come */
     int64_t coming; /* tokens that they want */
-    int64_t pipe_free, flying, busy_since;
+    int64_t pipe_free, pipe_end, flying, busy_since;
     int64_t lane_count;
     enum failure failure;
 };

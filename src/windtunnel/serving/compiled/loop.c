@@ -80,7 +80,12 @@ static inline void fly_once(struct engine *e, struct slot *slot, int64_t now)
         longest = most(longest, iteration_time(e, lane, &stage) + lane->swap);
         interval = most(interval, stage + lane->swap);
     }
-    e->pipe_free = e->s.slots > 1 ? now + interval : now;
+    e->pipe_free = now;
+    if (e->s.slots > 1) { /* no batch overtakes another */
+        longest = most(longest, e->pipe_end + interval - now);
+        e->pipe_free = now + interval;
+        e->pipe_end = now + longest;
+    }
     slot->flight = (struct flight){.start = now, .added = longest, .steps = 1, .end = now + longest};
 }
 

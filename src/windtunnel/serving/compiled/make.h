@@ -34,7 +34,7 @@ static void clear(struct engine *e, int64_t time)
         e->slots[i] = (struct slot){.ready = time, .began = NONE};
     e->first_arrival = e->last_arrival = e->coming = 0;
     e->state.owed = e->state.in_system = e->flying = 0;
-    e->pipe_free = time;
+    e->pipe_free = e->pipe_end = time;
 }
 
 static void free_engine(struct engine *e)
