@@ -56,3 +56,8 @@ def test_what_is_not_known_is_a_dash(function: object, value: float | None) -> N
 @given(st.floats(1e-9, 1e15))
 def test_three_figures_are_right(value: float) -> None:
     assert float(units.number(value).replace(",", "")) == pytest.approx(value, rel=5.001e-3)
+
+
+def test_options_are_written_as_a_user_would() -> None:
+    values = (None, True, 2, 2.0, "bf16", [], ["zero", "galore:rank=8"])
+    assert [units.option(v) for v in values] == ["–", "yes", "2", "2", "bf16", "none", "zero+galore:rank=8"]

@@ -180,7 +180,7 @@ def render_comparison(found: Comparison, names: tuple[str, str] = ("A", "B")) ->
     a, b = names
     blocks: list[RenderableType] = [Text(f"A = {a}\nB = {b}", style="dim")]
     blocks.append(_table("Answer", ("", "A", "B", "B / A"), [_metric(k, *v) for k, v in found.metrics.items()]))
-    different = [(k, _shown(x), _shown(y)) for k, (x, y) in found.options.items()]
+    different = [(k, units.option(x), units.option(y)) for k, (x, y) in found.options.items()]
     blocks.append(_table("Options that differ", ("", "A", "B"), different or [("none", "", "")]))
     for part in found.parts:
         blocks.append(_operators(part))
@@ -230,10 +230,6 @@ def _metric(name: str, a: float | None, b: float | None) -> tuple[str, ...]:
 
     ratio = units.number(b / a) if a and b is not None else units.MISSING
     return name, shown(a), shown(b), ratio
-
-
-def _shown(value: Any) -> str:
-    return units.MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _signed(value: float) -> str:

@@ -51,11 +51,7 @@ def differences(plan: Plan, best: Plan) -> list[str]:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return " + ".join(map(str, value)) or "none"
-    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "default" if value is None else units.option(value)
 
 
 def reasons(why_not: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -101,7 +101,7 @@ def variants_to_dict(key: str, runs: Runs) -> dict[str, Any]:
 
 
 def _named(value: Any) -> str:
-    text = units.MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    text = units.option(value)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 

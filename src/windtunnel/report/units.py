@@ -91,3 +91,14 @@ def count(value: float | None) -> str:
         if abs(value) >= 0.9995 * one:
             return f"{number(value / one)} {unit}"
     return f"{value:,.0f}" if float(value).is_integer() else number(value)
+
+
+def option(value: object) -> str:
+    """An option's value as a user would write it: several techniques with plus signs between them."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

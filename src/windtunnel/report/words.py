@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from windtunnel.report import units
+
 RESOURCES: Mapping[str, str] = {
     "tensor": "matrix units",
     "vector": "vector units",
@@ -82,18 +84,10 @@ def metric_name(path: str) -> str:
 
 def plan_line(plan: Mapping[str, object]) -> str:
     """The plan as its options, those that are switched off left out."""
-    return " ".join(f"{k}={_value(v)}" for k, v in plan.items() if v not in (None, False, "") and not _idle(k, v))
+    return " ".join(f"{k}={units.option(v)}" for k, v in plan.items() if v not in (None, False, "") and not _idle(k, v))
 
 
 def _idle(key: str, value: object) -> bool:
     if value == "none" or (key == "finetune" and value == "full"):
         return True
     return value == 1 and key in ("tp", "pp", "dp", "cp", "ep", "etp", "virtual_stages", "replicas")
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes"
-    if isinstance(value, list | tuple):
-        return "+".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
