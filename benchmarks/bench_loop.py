@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from windtunnel.cost import load_calibration, make_pricer
-from windtunnel.engine.infer import serving_runtime
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.scenario.options import InferOptions, read_options
 from windtunnel.scenario.serve import infer_scenario
 from windtunnel.serving.compiled.replica import Asked, CompiledEngine
@@ -45,7 +45,7 @@ class Run(NamedTuple):
 def spec() -> EngineSpec:
     scenario = infer_scenario(read_options(InferOptions, {"model": "llama-3.1-8b", "on": "1xa100-80gb-sxm"}))
     price = make_pricer(
-        scenario.cluster, serving_runtime(scenario.engine), load_calibration(scenario.cluster.accelerator, None)
+        scenario.cluster, runtime_of(scenario.engine), load_calibration(scenario.cluster.accelerator, None)
     )
     cost = compile_step(
         scenario.network, scenario.plan, scenario.engine, price, most_tokens=BUDGET + PLACES, most_prompt_tokens=BUDGET,

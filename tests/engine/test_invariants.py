@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from windtunnel.cost import Runtime, effective_dtype, load_calibration, make_pricer
 from windtunnel.cost.collectives import least_wire_bytes
-from windtunnel.engine.infer import infer_answer, serving_runtime
-from windtunnel.engine.train import runtime_of, train_answer
+from windtunnel.cost.runtime import runtime_of
+from windtunnel.engine.infer import infer_answer
+from windtunnel.engine.train import train_answer
 from windtunnel.errors import ScenarioError
 from windtunnel.hardware import RESOURCES, Cluster, scale_resource
 from windtunnel.ops.fold import Evaluation
@@ -119,7 +120,7 @@ def check_operators(evaluation: Evaluation, cluster: Cluster, runtime: Runtime) 
 @given(trainings())
 def test_no_operator_of_a_step_beats_physics(scenario: TrainScenario) -> None:
     """INV-1, INV-2 and INV-3."""
-    check_operators(train_answer(scenario).tree, scenario.cluster, runtime_of(scenario))
+    check_operators(train_answer(scenario).tree, scenario.cluster, runtime_of(scenario.engine))
 
 
 @LOOSE
@@ -127,7 +128,7 @@ def test_no_operator_of_a_step_beats_physics(scenario: TrainScenario) -> None:
 def test_no_operator_of_an_iteration_beats_physics(scenario: InferScenario) -> None:
     """INV-1, INV-2 and INV-3."""
     for evaluation in infer_answer(scenario).tree.values():
-        check_operators(evaluation, scenario.cluster, serving_runtime(scenario.engine))
+        check_operators(evaluation, scenario.cluster, runtime_of(scenario.engine))
 
 
 @LOOSE
@@ -185,7 +186,7 @@ def test_arrays_of_plans_price_as_one_plan_each(scenario: TrainScenario) -> None
     assume(scenario.plan.hsdp is None)
     layout, plan = scenario.plan.layout, scenario.plan
     schedule = get_schedule(plan.schedule)
-    price = make_pricer(scenario.cluster, runtime_of(scenario), load_calibration(scenario.cluster.accelerator))
+    price = make_pricer(scenario.cluster, runtime_of(scenario.engine), load_calibration(scenario.cluster.accelerator))
 
     def seconds(tp: object, micro: object) -> object:
         # Ranks enough that every tp leaves room for the experts, sequences enough for the largest micro-batch.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from windtunnel.cost import load_calibration, make_pricer
-from windtunnel.engine.infer import serving_runtime
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.ops.fold import Evaluation, tree_totals
 from windtunnel.ops.tree import Node
 from windtunnel.parallel.iteration import forward, iteration, verified
@@ -29,7 +29,7 @@ class Case:
         self.scenario: InferScenario = infer_scenario(read_options(InferOptions, {"model": model, "on": on, **options}))
         s = self.scenario
         calibration = load_calibration(s.cluster.accelerator, None)
-        self.price = make_pricer(s.cluster, serving_runtime(s.engine), calibration)
+        self.price = make_pricer(s.cluster, runtime_of(s.engine), calibration)
 
     def seconds(self, tree: Node) -> Any:
         return Evaluation(tree, self.price).seconds()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from windtunnel.cost import load_calibration, make_pricer
-from windtunnel.engine.infer import serving_runtime
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.ops.fold import Pricer
 from windtunnel.scenario.options import InferOptions, read_options
 from windtunnel.scenario.serve import InferScenario, infer_scenario
@@ -99,7 +99,7 @@ class Lab:
         scenario = infer_scenario(read_options(InferOptions, options))
         cluster = scenario.cluster
         calibration = load_calibration(cluster.accelerator, None)
-        price = make_pricer(cluster, serving_runtime(scenario.engine), calibration)
+        price = make_pricer(cluster, runtime_of(scenario.engine), calibration)
         cost = engine_cost(
             scenario.network, scenario.plan, scenario.engine, price, most_tokens=tokens + sequences,
             most_prompt_tokens=tokens, most_sequences=sequences, most_context=context, longest=131_072,

@@ -19,6 +19,7 @@ from windtunnel.ops.fold import Evaluation
 from windtunnel.scenario.options import InferOptions, TrainOptions, read_options
 from windtunnel.scenario.registry import technique_class, technique_names
 from windtunnel.scenario.simulate_options import SimulateOptions
+from windtunnel.scenario.technique import Technique
 
 TRAIN = {
     "model": "llama-3.1-8b", "on": "32xa100-80gb-sxm", "tp": 2, "pp": 4, "seq": 4096, "micro_batch": 1,
@@ -80,6 +81,35 @@ def test_parameters_that_change_nothing_change_nothing(command: str, name: str) 
         plain.pop(key, None)
         changed.pop(key, None)
     assert changed == plain
+
+
+DEPLOYMENTS = {"distserve", "splitwise"}
+"""Techniques that are a deployment: without it there is nothing to compare with but the same pools by hand
+(test_disaggregation.py)."""
+
+
+@pytest.mark.parametrize("name", technique_names())
+def test_every_technique_can_be_neutral(name: str) -> None:
+    about = technique_class(name).about
+    assert bool(about.neutral) != (name in DEPLOYMENTS)
+    assert set(about.neutral) <= set(technique_class(name).model_fields)
+
+
+@pytest.mark.parametrize("name", technique_names())
+def test_a_technique_rewrites_where_it_says(name: str) -> None:
+    """The model if and only if it says so; the step or the policy, if so, in a method for that."""
+    cls = technique_class(name)
+
+    def does(*methods: str) -> bool:
+        return any(getattr(cls, m) is not getattr(Technique, m) for m in methods)
+
+    rewrites = cls.about.rewrites
+    assert ("model" in rewrites) == does("model")
+    if "step" in rewrites:
+        assert does("train", "serve", "engine")
+    if "policy" in rewrites:
+        assert does("request", "engine", "train", "serve")
+    assert does("request", "model", "engine", "train", "serve")
 
 
 def check_tree(evaluation: Evaluation, cluster: Cluster) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from windtunnel.scenario.engines import ServeEngine, TrainEngine
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -23,3 +25,16 @@ class Runtime:
     sustained: bool = False
     in_network: bool = True
     hierarchical: bool = False
+
+
+def runtime_of(engine: TrainEngine | ServeEngine) -> Runtime:
+    """How a training framework or a serving engine runs kernels. What unfused attention leaves of attention kernels is
+    priced as the fused ones."""
+    return Runtime(
+        engine.attention if engine.attention != "eager" else "flash2",
+        engine.all_reduce,
+        engine.graphs,
+        sustained=isinstance(engine, TrainEngine),
+        in_network=engine.in_network,
+        hierarchical=engine.hierarchical,
+    )

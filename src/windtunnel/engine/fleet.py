@@ -11,8 +11,8 @@ import numpy as np
 from windtunnel.cost import load_calibration, make_pricer
 from windtunnel.cost.calibration import Calibration
 from windtunnel.cost.channel import Channel
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.cost.transfers import from_store, from_tier
-from windtunnel.engine.infer import serving_runtime
 from windtunnel.errors import ScenarioError
 from windtunnel.ops.fold import Pricer
 from windtunnel.scenario.checks import has_experts
@@ -146,7 +146,7 @@ def price_list_of(role: Role, scenarios: Sequence[SimulateScenario], workload: W
     """
     setups = [scenario.pools[role][0] for scenario in scenarios]
     first, cluster = setups[0], setups[0].cluster
-    price = make_pricer(cluster, serving_runtime(first.engine), calibration_of(first))
+    price = make_pricer(cluster, runtime_of(first.engine), calibration_of(first))
     settings = _settings(first, _rules(first), workload, role)
     plans = [setup.plan for setup in setups]
     return price_list(scenarios[0].network, cluster, first.engine, plans, price, workload, settings)
@@ -182,7 +182,7 @@ def _sized(
     scenario: SimulateScenario, role: Role, setup: EngineSetup, workload: Workload, cost: StepCost | None = None
 ) -> tuple[Pricer, Sized]:
     cluster, calibration = setup.cluster, calibration_of(setup)
-    price = make_pricer(cluster, serving_runtime(setup.engine), calibration)
+    price = make_pricer(cluster, runtime_of(setup.engine), calibration)
     settings = _settings(setup, _rules(setup), workload, role)
     per_byte = 1.0 / (calibration.copies.pcie * float(cluster.pcie_bytes_per_s))
     network, engine = scenario.network, setup.engine

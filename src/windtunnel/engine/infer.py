@@ -11,13 +11,13 @@ import numpy as np
 
 from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration, make_pricer
 from windtunnel.cost.calibration import Calibration
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.engine.intervals import Kind, Sure, sure
 from windtunnel.hardware.machine import Cluster
 from windtunnel.ops.fold import Evaluation, Totals
 from windtunnel.ops.tree import Node
 from windtunnel.scenario.checks import has_experts
-from windtunnel.scenario.engines import ServeEngine
 from windtunnel.scenario.options import InferOptions
 from windtunnel.scenario.results import InferResult, Phase
 from windtunnel.scenario.serve import InferScenario, infer_scenario
@@ -40,14 +40,6 @@ def infer(options: InferOptions) -> InferResult:
         ScenarioError: the request is wrong. A model that does not fit is an answer with ``fits`` False.
     """
     return infer_answer(infer_scenario(options))
-
-
-def serving_runtime(e: ServeEngine) -> Runtime:
-    """How a serving engine runs kernels."""
-    attention = e.attention if e.attention != "eager" else "flash2"
-    return Runtime(
-        attention, e.all_reduce, e.graphs, sustained=False, in_network=e.in_network, hierarchical=e.hierarchical
-    )
 
 
 UNLIMITED = 10**9
@@ -81,7 +73,7 @@ def infer_answer(scenario: InferScenario) -> InferResult:
     plan, cluster, network, engine, o = (
         scenario.plan, scenario.cluster, scenario.network, scenario.engine, scenario.options
     )  # fmt: skip
-    runtime = serving_runtime(engine)
+    runtime = runtime_of(engine)
     calibration = load_calibration(cluster.accelerator, o.calibration)
     length = float(o.input + o.output)
     memory = serve_memory(network, plan, engine, cluster, length, float(o.input))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from windtunnel.cost import Runtime, effective_dtype, energy_j, load_calibration
+from windtunnel.cost import effective_dtype, energy_j, load_calibration
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.cost.sustained import at_power
 from windtunnel.engine.answer import bottleneck, cost_usd, evaluate, plain, sureness
 from windtunnel.engine.intervals import Kind, sure
@@ -50,26 +51,12 @@ def train(options: TrainOptions) -> TrainResult:
     return train_answer(train_scenario(options))
 
 
-def runtime_of(scenario: TrainScenario) -> Runtime:
-    """How a training framework runs kernels."""
-    engine = scenario.engine
-    attention = engine.attention if engine.attention != "eager" else "flash2"
-    return Runtime(
-        attention,
-        engine.all_reduce,
-        engine.graphs,
-        sustained=True,
-        in_network=engine.in_network,
-        hierarchical=engine.hierarchical,
-    )
-
-
 def train_answer(scenario: TrainScenario) -> TrainResult:
     """Price a scenario's step and say what it means."""
     plan, cluster, network = scenario.plan, scenario.cluster, scenario.network
     schedule = get_schedule(plan.schedule)
     step = training_step(network, plan, scenario.engine, schedule, cluster.levels[0].domain)
-    runtime = runtime_of(scenario)
+    runtime = runtime_of(scenario.engine)
     calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
     evaluation, elasticity = evaluate(step.tree, cluster, runtime, calibration, at_power)
     seconds = float(evaluation.seconds())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from windtunnel.cost import load_calibration, make_pricer
-from windtunnel.engine.infer import serving_runtime
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.ops.fold import Evaluation
 from windtunnel.ops.values import Value
 from windtunnel.parallel.iteration import iteration
@@ -42,5 +42,5 @@ def iteration_s(*, prompt: int = 0, before: int = 0, decodes: int = 0, context: 
         sequences_in_prefill=float(pieces),
     )
     calibration = load_calibration(cluster.accelerator, scenario.options.calibration)
-    price = make_pricer(cluster, serving_runtime(scenario.engine), calibration)
+    price = make_pricer(cluster, runtime_of(scenario.engine), calibration)
     return float(Evaluation(iteration(network, scenario.plan, scenario.engine, batch).tree, price).seconds())

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from windtunnel.models.network import StateSpace
-from windtunnel.scenario.options import Options
 from windtunnel.scenario.provenance import assumption, paper
 from windtunnel.scenario.simulate_options import SimulateOptions
 from windtunnel.scenario.stored import StoredContext
-from windtunnel.scenario.technique import About, ServeSetting, Technique, parameter
-
-O = TypeVar("O", bound=Options)  # noqa: E741
+from windtunnel.scenario.technique import About, O, ServeSetting, Technique, parameter
 
 
 class CacheGen(Technique):

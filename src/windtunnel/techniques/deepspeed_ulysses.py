@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from windtunnel.models.network import Attention, LatentAttention
-from windtunnel.scenario.options import Options, TrainOptions
+from windtunnel.scenario.options import TrainOptions
 from windtunnel.scenario.provenance import assumption
-from windtunnel.scenario.technique import About, Technique, TrainSetting, parameter
-
-O = TypeVar("O", bound=Options)  # noqa: E741
+from windtunnel.scenario.technique import About, O, Technique, TrainSetting, parameter
 
 
 class DeepSpeedUlysses(Technique):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
-from windtunnel.scenario.engines import ServeEngine, TrainEngine
-from windtunnel.scenario.options import Options, TrainOptions
+from windtunnel.scenario.options import TrainOptions
 from windtunnel.scenario.provenance import paper
-from windtunnel.scenario.technique import About, Technique, parameter
-
-O = TypeVar("O", bound=Options)  # noqa: E741
-E = TypeVar("E", TrainEngine, ServeEngine)
+from windtunnel.scenario.technique import About, E, O, Technique, parameter
 
 GENERATIONS = ("eager", "flash1", "flash2", "flash3")
 

@@ -9,8 +9,6 @@ from windtunnel.scenario.provenance import paper
 from windtunnel.scenario.technique import About, Technique, TrainSetting, parameter
 from windtunnel.training.swapping import cheapest_recompute_share
 
-Tier = Literal["cpu", "nvme"]
-
 
 class Fuyou(Technique):
     """Weights, optimizer state and activations live on drives; the host updates behind the backward pass."""
@@ -32,9 +30,10 @@ class Fuyou(Technique):
     tier: Literal["none", "cpu", "nvme"] = parameter(
         paper("nvme", "abstract: adds SSD-CPU communication"), "where state is kept: nvme, cpu, or none (off)"
     )
-    swap: float = parameter(
-        paper(-1.0, "abstract: computation and data swapping are co-optimized"),
-        "share of layers whose activations are swapped, the others recompute (below 0: what takes least time)",
+    swap: float | None = parameter(
+        paper(None, "abstract: computation and data swapping are co-optimized"),
+        "share of layers whose activations are swapped, the others recompute; left out: what takes least time",
+        ge=0,
         le=1,
     )
 
@@ -55,7 +54,7 @@ class Fuyou(Technique):
             streamed=True,
             recompute="full",
         )
-        if self.swap < 0:
+        if self.swap is None:
             share = cheapest_recompute_share(
                 setting.network, plan, setting.engine, cluster, setting.options.calibration
             )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
 
-from windtunnel.scenario.options import Options, TrainOptions
+from windtunnel.scenario.options import TrainOptions
 from windtunnel.scenario.provenance import assumption, paper
-from windtunnel.scenario.technique import About, Technique, TrainSetting, parameter
-
-O = TypeVar("O", bound=Options)  # noqa: E741
+from windtunnel.scenario.technique import About, O, Technique, TrainSetting, parameter
 
 
 class GPipe(Technique):

@@ -25,7 +25,7 @@ class Medusa(Technique):
             "Heads on the last hidden state predict the tokens after the next one; their likeliest combinations form "
             "a tree that is checked in one pass with a tree-shaped attention mask."
         ),
-        rewrites=("model", "step", "policy"),
+        rewrites=("step", "policy"),
         commands=("infer", "simulate"),
         decides=("speculation",),
         neutral={"heads": 0},

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from windtunnel.scenario.options import Options, TrainOptions
+from windtunnel.scenario.options import TrainOptions
 from windtunnel.scenario.provenance import paper
-from windtunnel.scenario.technique import About, Technique, parameter
-
-O = TypeVar("O", bound=Options)  # noqa: E741
+from windtunnel.scenario.technique import About, O, Technique, parameter
 
 
 class MegatronLM(Technique):

@@ -24,14 +24,20 @@ class Splitwise(Technique):
     )
 
     prompt_engines: int = parameter(
-        assumption(0, "about 60 % of them, the paper's share of its homogeneous clusters, at least one"),
+        assumption(0, "what the token pool leaves"),
         "engines of the prompt pool; 0: of the engines asked for, all but those of the token pool",
         ge=0,
     )
     token_engines: int = parameter(
-        assumption(0, "about 40 % of them, at least one"),
-        "engines of the token pool; 0: of the engines asked for",
+        assumption(0, "as token_share says"),
+        "engines of the token pool; 0: token_share of the engines asked for, one at least",
         ge=0,
+    )
+    token_share: float = parameter(
+        assumption(0.4, "somewhat fewer than prompt machines; which share is best depends on the workload"),
+        "of the engines asked for, those of the token pool where their number is not given",
+        gt=0,
+        lt=1,
     )
     token_on: str = parameter(
         paper("", "section 4.4: the same machines for both, unless the cluster is heterogeneous"),
@@ -57,7 +63,7 @@ class Splitwise(Technique):
             raise self.refuse(
                 "one engine cannot be split into two pools: give replicas, or prompt_engines, token_engines"
             )
-        tokens = self.token_engines or max(round(0.4 * engines), 1)
+        tokens = self.token_engines or max(round(self.token_share * engines), 1)
         prompts = self.prompt_engines or max(engines - tokens, 1)
         own = {"on": self.token_on, "price_usd_per_hour": self.token_price, "power_cap_watt": self.token_power_cap}
         told = ",".join(f"{key}={value}" for key, value in own.items() if value)

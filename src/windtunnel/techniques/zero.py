@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from windtunnel.scenario.engines import ServeEngine, TrainEngine
-from windtunnel.scenario.options import Options, TrainOptions
+from windtunnel.scenario.engines import TrainEngine
+from windtunnel.scenario.options import TrainOptions
 from windtunnel.scenario.provenance import paper
-from windtunnel.scenario.technique import About, Technique, TrainSetting, parameter
-
-O = TypeVar("O", bound=Options)  # noqa: E741
-E = TypeVar("E", TrainEngine, ServeEngine)
+from windtunnel.scenario.technique import About, E, O, Technique, TrainSetting, parameter
 
 
 class Zero(Technique):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from windtunnel.cost import Runtime, load_calibration, make_pricer
+from windtunnel.cost import load_calibration, make_pricer
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.cost.sustained import at_power
 from windtunnel.hardware.machine import Cluster
 from windtunnel.models.network import Network
@@ -26,8 +27,7 @@ def cheapest_recompute_share(
     in full, is shortest; the others' activations are swapped. Of equal ones the largest, which moves least.
     ``calibration``: a file, as the options name it."""
     constants = at_power(load_calibration(cluster.accelerator, calibration), cluster.accelerator)
-    attention = engine.attention if engine.attention != "eager" else "flash2"
-    price = make_pricer(cluster, Runtime(attention, graphs=engine.graphs, sustained=True), constants)
+    price = make_pricer(cluster, runtime_of(engine), constants)
     schedule = get_schedule(plan.schedule)
     parts: dict[object, Part] = {}
     known = Evaluation(EMPTY, price)

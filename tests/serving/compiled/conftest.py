@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from windtunnel.cost import load_calibration, make_pricer
-from windtunnel.engine.infer import serving_runtime
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.scenario.options import InferOptions, read_options
 from windtunnel.scenario.serve import infer_scenario
 from windtunnel.serving.compiled import build
@@ -43,7 +43,7 @@ def price_list() -> Callable[..., StepCost]:
     def make(model: str = "llama-3.1-8b", on: str = "1xa100-80gb-sxm", **options: Any) -> StepCost:
         scenario = infer_scenario(read_options(InferOptions, {"model": model, "on": on, **options}))
         calibration = load_calibration(scenario.cluster.accelerator, None)
-        price = make_pricer(scenario.cluster, serving_runtime(scenario.engine), calibration)
+        price = make_pricer(scenario.cluster, runtime_of(scenario.engine), calibration)
         return compile_step(
             scenario.network, scenario.plan, scenario.engine, price, most_tokens=20_064, most_prompt_tokens=20_000,
             most_sequences=64, most_context=4_000_000, longest=32_768,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from windtunnel.cost import Runtime, load_calibration, make_pricer
 from windtunnel.cost.calibration import Calibration
 from windtunnel.cost.energy import at_work, drawn_j
+from windtunnel.cost.runtime import runtime_of
 from windtunnel.cost.sustained import at_power
-from windtunnel.engine.train import runtime_of
 from windtunnel.errors import ScenarioError
 from windtunnel.ops.fold import Totals
 from windtunnel.ops.op import Op, Price
@@ -191,7 +191,7 @@ class Pricer:
         return legal
 
     def _step(self, base: TrainScenario, plan: TrainPlan, schedule: Schedule) -> Priced:
-        runtime = runtime_of(base)
+        runtime = runtime_of(base.engine)
         if runtime not in self._price:
             held = at_power(self.calibration, self.cluster.accelerator)
             self._price[runtime] = remembering(make_pricer(self.cluster, runtime, held))
