@@ -111,7 +111,7 @@ def _study(study: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {row(claim)} |"
     reasons = [f"- {c['metric']}: {c['why']}" for c in (study, *study["also"]) if c["why"]]
     if reasons:
-        yield "\nWhy they differ:\n"
+        yield "\nWhat to know of these figures:\n"
         yield from reasons
     if study["assumptions"]:
         stated = "is stated but for" if study["setup_stated"] else "is not stated;"

@@ -123,6 +123,8 @@ STUDY = Study(
         published=paper(1.4, "abstract"),
         kind="ratio",
         predict=lambda: _gain(SETUP.chats, "old", SETUP.old_chats),
+        why="It is a sample's: 1.22 with 800 requests, 1.36 with 1,500. A fifth of the cluster is simulated; at a "
+        "tenth the best splits gave 1.11 for conversations and 1.75 for code.",
     ),
     also=(
         Claim(

@@ -127,6 +127,8 @@ STUDY = Study(
     claim=Claim(
         "throughput of a GPU at 100 billion parameters over tensor parallelism across nodes", SETUP.given["speedup"],
         "ratio", lambda: flops(sharded()) / flops(wide()),
+        why="It hangs on how many network adapters carry one model-parallel group's ring across nodes: one, as the "
+        "introduction's figure for a link says. With all eight of a node at work for it the ratio is 2.5.",
     ),
     also=(
         Claim(
